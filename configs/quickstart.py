@@ -1,0 +1,79 @@
+"""One model that reads, writes, draws, speaks and retrieves digits.
+
+    python -m mm.main --config configs/quickstart.py            (runs/quickstart; stop and start it as you like)
+    python -m mm.main --config configs/quickstart.py:smoke      the same in small, to see that everything runs
+
+Handwritten images, spoken audio and text (words and captions) in one token space; masked generation and contrast
+in one step. Expected figures and run time: README.md.
+"""
+
+from data_pipelines.digit_captions import measure_facts, read_digit, read_facts
+from data_pipelines.digits import Digits
+from mm.config import Data, Experiment, Optim
+from mm.evals.any_to_any import AnyToAny
+from mm.evals.features import LogSpectrogram
+from mm.evals.judges import Judges
+from mm.evals.kinds import Kind
+from mm.evals.retrieval import Retrieval
+from mm.evals.tokenizers import Tokenizers
+from mm.evals.validation import ValidationLoss
+from mm.generate.sampling import Sampler
+from mm.models.encoder_decoder import Model
+from mm.objectives.masking import Masking
+from mm.tasks.joint import Contrast, Joint
+
+TOKENIZERS = {
+    "image": "tokenizers/image.safetensors",
+    "speech": "tokenizers/speech.safetensors",
+    "text": "tokenizers/text.safetensors",
+}
+
+# What evaluation compares. A text is a word, or a caption whose facts are checked against the picture.
+IMAGE = Kind(name="image", judge="configs/judges/image.safetensors", facts=measure_facts)
+SPEECH = Kind(name="speech", judge="configs/judges/speech.safetensors", front=LogSpectrogram())
+WORD = Kind(name="text", rows="word", prompt="[MASK]", judge=read_digit)
+CAPTION = Kind(
+    name="caption", modality="text", rows="caption", prompt="a ...", judge=read_digit, facts=read_facts
+)
+
+
+def get_config(arg: str = "") -> Experiment:
+    """The experiment; `smoke` as `arg` makes it small."""
+    smoke = arg == "smoke"
+    count, rows = (60, 400) if smoke else (1000, 10_000)
+    captions = ((IMAGE, CAPTION), (CAPTION, IMAGE), (SPEECH, CAPTION), (CAPTION, SPEECH))
+    return Experiment(
+        name="quickstart-smoke" if smoke else "quickstart",
+        task=Joint(
+            model=Model(
+                width=64 if smoke else 192,
+                heads=2 if smoke else 6,
+                encoder_layers=1 if smoke else 3,
+                decoder_layers=1 if smoke else 3,
+                scan=False,
+            ),
+            masking=Masking(visible=32, targets=24),
+            contrast=Contrast(weight=0.1, share=0.5),
+            samplers={
+                "image": Sampler(steps=4 if smoke else 16),
+                "speech": Sampler(steps=4 if smoke else 16),
+            },
+        ),
+        data=Data(
+            source=Digits(forms=2 if smoke else 8),
+            tokenizers=TOKENIZERS,
+            batch_size=32 if smoke else 128,
+        ),
+        optim=Optim(lr=1.5e-3, warmup=10 if smoke else 100),
+        evals=(
+            ValidationLoss(batches=1 if smoke else 8),
+            AnyToAny(kinds=(IMAGE, SPEECH, WORD), extra=captions, count=count, train_rows=rows),
+            Retrieval(kinds=(IMAGE, SPEECH, WORD, CAPTION), queries=count, gallery=2 * count),
+            Judges(kinds=(IMAGE, SPEECH), count=count),
+            Tokenizers(kinds=(IMAGE, SPEECH, WORD), count=count),
+        ),
+        steps=40 if smoke else 1000,
+        log_every=10 if smoke else 20,
+        eval_every=20 if smoke else 200,
+        save_every=20 if smoke else 200,
+    )

@@ -1,0 +1,108 @@
+"""Checkpoints: Orbax, asynchronous and atomic, with what is needed to go on (and to refuse to).
+
+Beside the state lies `meta`: the position in the data (one global batch index, equal to the step), the
+fingerprints of experiment and token space, versions and the seconds trained so far.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from mm.errors import UserError
+
+FORMAT_VERSION = 1
+
+
+class Checkpoints:
+    """The checkpoints of one run, below `folder`."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self.folder = folder
+
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self.manager.latest_step()
+
+    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+        """Starts writing; returns as soon as the arrays are copied."""
+        if step == self.latest():
+            return
+        meta = meta | {"format_version": FORMAT_VERSION, "data_index": step}
+        self.manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+            ),
+        )
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """What was written beside the state of `step`.
+
+        Raises:
+          UserError: unreadable, or written by a newer version.
+        """
+        with self._explained(step):
+            meta = self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))[
+                "meta"
+            ]
+        if meta["format_version"] > FORMAT_VERSION:
+            raise UserError(
+                f"{self.folder}/{step}: written by a newer mm (format {meta['format_version']}); update mm"
+            )
+        return meta
+
+    def restore(self, step: int, abstract: Any) -> Any:
+        """The state of `step` in the shapes, dtypes and shardings of `abstract`.
+
+        Raises:
+          UserError: the checkpoint holds other arrays than the model has.
+        """
+        with self._explained(step):
+            return self.manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            )["state"]
+
+    def restore_part(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        """Only the named parts of the state of `step` ({"params": shapes}), on the first device, whatever mesh wrote them.
+
+        Raises:
+          UserError: the checkpoint holds other arrays.
+        """
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), abstract
+        )
+        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+        args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=True)
+        # A manager serves one kind of handler per item; this one reads what the other one's wrote.
+        with (
+            ocp.CheckpointManager(
+                self.folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True)
+            ) as reader,
+            self._explained(step),
+        ):
+            return reader.restore(step, args=ocp.args.Composite(state=args))["state"]
+
+    @contextlib.contextmanager
+    def _explained(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, FileNotFoundError, KeyError) as e:
+            reason = " ".join(str(e).split())[:300]
+            raise UserError(
+                f"{self.folder}/{step}: does not fit this model, or is damaged ({reason}); "
+                "use another --workdir, or delete that folder to go on from the checkpoint before"
+            ) from e
+
+    def wait(self) -> None:
+        self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.manager.wait_until_finished()
+        self.manager.close()

@@ -1,0 +1,172 @@
+"""The typed settings of an experiment. A config file's `get_config(arg="")` returns an `Experiment`.
+
+Dataclasses are mutable and without string annotations: overrides (`--config.optim.lr=3e-4`) are
+written into them, type-checked, once; then `validate` runs and nothing assigns again.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import json
+from typing import Any
+
+from mm.errors import UserError
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Mesh:
+    """Devices as (replica, fsdp, tensor); one -1 takes what is left."""
+
+    replica: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Data:
+    """What is learned from.
+
+    Attributes:
+      source: an `mm.data.Source` (a dataclass from `data_pipelines/`), its settings are fields.
+      tokenizers: modality -> "path#fingerprint" of its artefact, in the order of the token space.
+        Columns of the source that are not named here are not tokenized; with none at all, the task gets raw rows.
+      corrupt_limit: records that may be unreadable (each replaced by its next readable one, and named) before the run stops.
+    """
+
+    source: Any
+    tokenizers: dict[str, str] = dataclasses.field(default_factory=dict)
+    batch_size: int = 256
+    threads: int = 1
+    corrupt_limit: int = 10
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Optim:
+    """AdamW with linear warmup and cosine decay to `final` x lr; weight decay on matrices only."""
+
+    lr: float = 1e-3
+    warmup: int = 100
+    final: float = 0.02
+    b1: float = 0.9
+    b2: float = 0.98
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    ema: float = 0.0
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Experiment:
+    """Everything that decides a run's result; its JSON is its fingerprint.
+
+    Attributes:
+      task: settings with `build(data) -> mm.tasks.Task`.
+      evals: evaluators (`mm.tasks.Evaluator`).
+      steps: optimizer steps.
+      log_every, eval_every, save_every: in steps; 0 = never (but for the end).
+      cosine_every: log the cosine between the gradients of the weighted terms that often; 0 = never.
+      bad_steps: steps in a row that may be skipped for a loss or gradient that is not finite before the run stops.
+    """
+
+    name: str
+    task: Any
+    data: Data
+    optim: Optim = dataclasses.field(default_factory=Optim)
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    evals: tuple[Any, ...] = ()
+    steps: int = 1000
+    seed: int = 0
+    log_every: int = 20
+    eval_every: int = 0
+    save_every: int = 0
+    keep: int = 2
+    cosine_every: int = 0
+    bad_steps: int = 10
+
+
+def to_json(value: Any) -> Any:
+    """Settings as JSON that `from_json` reads back.
+
+    Dataclasses become {"type": qualified name, fields...}, functions and classes {"import": qualified name},
+    partials {"partial": function, "args", "kwargs"}, tuples lists.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": f"{type(value).__module__}:{type(value).__qualname__}"} | fields
+    if isinstance(value, functools.partial):
+        return {
+            "partial": to_json(value.func),
+            "args": to_json(value.args),
+            "kwargs": to_json(value.keywords),
+        }
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    if callable(value):
+        return {"import": f"{value.__module__}:{value.__qualname__}"}
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """The settings that `to_json` wrote.
+
+    A part whose module is not installed here (a recipe's, when only the wheel is) becomes None:
+    a model can be used without the data it was trained on.
+    """
+    if isinstance(value, list):
+        return tuple(from_json(v) for v in value)
+    if not isinstance(value, dict):
+        return value
+    if "import" in value:
+        return _imported(value["import"])
+    fields = {k: from_json(v) for k, v in value.items() if k != "type"}
+    if "type" in value:
+        made = _imported(value["type"])
+        return None if made is None else made(**fields)
+    if "partial" in value:
+        return functools.partial(fields["partial"], *fields["args"], **fields["kwargs"])
+    return fields
+
+
+def _imported(name: str) -> Any:
+    module, _, qualified = name.partition(":")
+    try:
+        return functools.reduce(getattr, qualified.split("."), importlib.import_module(module))
+    except ModuleNotFoundError:
+        return None
+
+
+def fingerprint(exp: Experiment) -> str:
+    """16 hex digits of the experiment's JSON: two runs with the same one are the same experiment."""
+    return hashlib.sha256(json.dumps(to_json(exp), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def validate(exp: Experiment) -> None:
+    """Checks what can be checked before any work; parts with a `validate()` of their own are asked too.
+
+    Raises:
+      UserError: naming the field, its value and what would do.
+    """
+    positive = {
+        "steps": exp.steps + 1,
+        "data.batch_size": exp.data.batch_size,
+        "optim.lr": exp.optim.lr,
+        "log_every": exp.log_every,
+        "keep": exp.keep,
+    }
+    for field, value in positive.items():
+        if value <= 0:
+            raise UserError(
+                f"config.{field}={value - (field == 'steps')}: must be positive; change it in the config or on the command line"
+            )
+    if exp.optim.warmup > max(exp.steps, 1):
+        raise UserError(
+            f"config.optim.warmup={exp.optim.warmup}: longer than the run (steps={exp.steps}); lower it"
+        )
+    sizes = dataclasses.astuple(exp.mesh)
+    if sum(s == -1 for s in sizes) > 1 or any(s == 0 or s < -1 for s in sizes):
+        raise UserError(f"config.mesh={sizes}: sizes are positive, at most one of them -1")
+    for part in (exp.task, exp.data.source, *exp.evals):
+        if hasattr(part, "validate"):
+            part.validate()

@@ -1,0 +1,58 @@
+"""From records to batches: batch i is a pure function of (seed, i). This file is the contract.
+
+A `Source` (one per file in `data_pipelines/`) offers raw columns per split and says which rows make
+an example; `mm.data.opened.open_data` tokenizes the columns once, and Grain serves the batches.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mm.data.records import CorruptLog
+
+
+class Column(Protocol):
+    """The raw rows of one modality in one split.
+
+    Attributes:
+      fingerprint: of the content; names the cache of its tokens.
+    """
+
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray) -> Any:
+        """Rows int[n] -> n raw values: an array [n, ...], or a list of strings."""
+        ...
+
+
+class Source(Protocol):
+    """A data set: a dataclass whose fields are its settings.
+
+    Attributes:
+      modalities: names of its columns.
+    """
+
+    modalities: tuple[str, ...]
+
+    def open(self, cache: Path, corrupt: CorruptLog) -> None:
+        """Builds what is built at first use below `cache`; afterwards columns can be read."""
+        ...
+
+    def columns(self, split: str) -> Mapping[str, Column]:
+        """Raw columns of `train`, `validation` or `test`, by modality."""
+        ...
+
+    def order(self, split: str, seed: int, epoch: int) -> Mapping[str, np.ndarray]:
+        """Which rows make the examples of one epoch.
+
+        Returns:
+          per column int64[n] (-1 = absent), and `group` int32[n].
+
+        A pure function. Every epoch has the same n. `validation` and `test` ignore seed and epoch:
+        fixed pairs.
+        """
+        ...

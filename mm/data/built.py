@@ -1,0 +1,90 @@
+"""TFDS data sets on disk: built at first use, quietly and all or nothing, and read as `Records`."""
+
+import contextlib
+import fcntl
+import io
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from mm.data.records import CorruptLog, Records
+from mm.errors import UserError
+
+
+def prepare(
+    make: Callable[..., tfds.core.DatasetBuilder], folder: Path
+) -> tfds.core.DatasetBuilder:
+    """Builds a data set below `folder`, unless it is there.
+
+    TFDS renames a build to its place when it is complete, so a killed one leaves nothing that is
+    read later; a lock keeps two processes from building at once (TFDS lets the later one fail).
+
+    Args:
+      make: `data_dir=` -> a builder.
+
+    Raises:
+      UserError: what was built cannot be opened; or as the builder raises it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built_before = any(path.is_dir() for path in folder.iterdir())
+        with _damage_named(folder) if built_before else contextlib.nullcontext():
+            builder = make(data_dir=str(folder))
+        target = Path(builder.data_path)
+        if not target.exists():
+            for left in target.parent.glob("*incomplete*"):
+                shutil.rmtree(left, ignore_errors=True)
+            print(f"building data set {builder.info.full_name} below {folder}", flush=True)
+            tfds.disable_progress_bar()
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare(file_format="array_record")
+    return builder
+
+
+def open_records(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    log: CorruptLog,
+    decode: Callable[[bytes], Any],
+    rows: Sequence[int] | None = None,
+) -> Records:
+    """Records of an official split of a built data set, from its array_record files.
+
+    Args:
+      decode: the bytes of a record (a serialized tf.Example) -> what is wanted of it. Reading
+        with TFDS's own decoding takes more than twice as long.
+      rows: which of the split's records; an unreadable one is replaced from within them. None =
+        all.
+
+    Raises:
+      UserError: a file of the split cannot be opened at all.
+    """
+    with _damage_named(Path(builder.data_path)):
+        source = builder.as_data_source(split=split).data_source
+    shards = builder.info.splits[split].file_instructions
+
+    def locate(index: int) -> tuple[str, int]:
+        for shard in shards:
+            if index < shard.take:
+                return str(shard.filename), shard.skip + index
+            index -= shard.take
+        raise IndexError(index)
+
+    return Records(source, log, locate=locate, decode=decode, rows=rows)
+
+
+@contextlib.contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:  # JSON, protobuf and array_record each raise their own for damaged files
+        reason = " ".join(str(e).split())[:160]
+        raise UserError(
+            f"{folder}: cannot be opened ({reason}); delete it, the next start builds it anew"
+        ) from e

@@ -1,0 +1,161 @@
+"""An experiment's data, ready to use: built and tokenized at first use, kept below a cache."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mm import config, tokenizers
+from mm.data import Column, Source
+from mm.data.batches import Batches, TokenTable, make_raw, make_tokens, serve
+from mm.data.columns import digest
+from mm.data.records import CorruptLog
+from mm.errors import UserError, nearest
+from mm.space import TokenSpace
+from mm.tokenizers import Tokenizer, artefact
+
+CHUNK = 2048  # rows that are tokenized at a time
+SAY_EVERY = 3.0  # seconds
+
+Log = Callable[[str], None]
+
+
+def open_data(settings: config.Data, cache: Path, log: Log = print) -> "OpenData":
+    """Opens the source and the tokenizers of an experiment.
+
+    Args:
+      cache: folder for what is built and tokenized; may be deleted at any time between runs.
+      log: is told, a line at a time, what takes long.
+
+    Raises:
+      UserError: a tokenizer for a modality that the source does not have, or as `tokenizers.load`
+        and the source's `open` raise it.
+    """
+    known = settings.source.modalities
+    for name in settings.tokenizers:
+        if name not in known:
+            raise UserError(
+                f"config.data.tokenizers: no modality {name!r} in the data{nearest(name, known)}"
+            )
+    loaded = {name: tokenizers.load(ref, name) for name, ref in settings.tokenizers.items()}
+    return OpenData(settings, loaded, Path(cache), log)
+
+
+class OpenData:
+    """What tasks, the loop and evaluators read.
+
+    Attributes:
+      source: the opened source. tokenizers: by modality, in the order of the token space.
+      space: None where nothing is tokenized.
+    """
+
+    def __init__(
+        self, settings: config.Data, loaded: Mapping[str, Tokenizer], cache: Path, log: Log
+    ):
+        self.settings, self.tokenizers, self.cache, self.log = settings, dict(loaded), cache, log
+        self.source: Source = settings.source
+        self.space = _space(self.tokenizers)
+        self._tables: dict[str, dict[str, TokenTable]] = {}
+        self._corrupt = CorruptLog(settings.corrupt_limit)
+        self.source.open(cache, self._corrupt)
+
+    @property
+    def corrupt(self) -> int:
+        """Records that could not be read and were replaced."""
+        return self._corrupt.count
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits: equal where the same rows are trained on in the same tokens (or raw)."""
+        columns = self.raw("train")
+        used = [
+            f"{name} {columns[name].fingerprint} {t.fingerprint}"
+            for name, t in self.tokenizers.items()
+        ]
+        raw = [] if used else [f"{name} {column.fingerprint}" for name, column in columns.items()]
+        return digest(*used, *raw)
+
+    def raw(self, split: str) -> Mapping[str, Column]:
+        """The source's columns of a split, by modality."""
+        return self.source.columns(split)
+
+    columns = raw
+
+    def order(self, split: str, seed: int, epoch: int) -> Mapping[str, np.ndarray]:
+        """Which rows make the examples of an epoch; see `mm.data.Source.order`."""
+        return self.source.order(split, seed, epoch)
+
+    def tokens(self, split: str) -> dict[str, TokenTable]:
+        """All rows of a split, by modality; tokenized at first use, later read from the cache."""
+        if split not in self._tables:
+            columns = self.raw(split)
+            self._tables[split] = {
+                name: self._table(split, name, columns[name], tokenizer)
+                for name, tokenizer in self.tokenizers.items()
+            }
+        return self._tables[split]
+
+    def batches(
+        self, split: str, *, seed: int, start: int, steps: int, batch_size: int
+    ) -> Iterator[Any]:
+        """Batches number `start` .. `steps` - 1 of a run, in NumPy arrays.
+
+        Returns:
+          `mm.space.Batch` where there are tokenizers, else {modality: raw rows, "group": int32[B]}.
+        """
+        make = functools.partial(make_raw, self.raw(split))
+        if self.tokenizers:
+            make = functools.partial(make_tokens, self.tokens(split))
+        order = functools.partial(self.order, split, seed)
+        batches = Batches(order, make, batch_size=batch_size, steps=steps)
+        return serve(batches, start=start, threads=self.settings.threads)
+
+    def _table(self, split: str, name: str, column: Column, tokenizer: Tokenizer) -> TokenTable:
+        mark = digest(column.fingerprint, tokenizer.fingerprint)
+        path = self.cache / "tokens" / f"{name}-{split}-{mark}.safetensors"
+        if path.exists():
+            try:
+                meta, arrays = artefact.read(path)
+                if meta["kind"] == "tokens" and meta["config"] == {"of": mark}:
+                    return TokenTable(arrays["ids"].astype(np.int32), arrays["length"])
+            except (UserError, ValueError, KeyError):  # the last two from damaged metadata
+                pass
+            self.log(f"{path}: damaged, tokenized anew")
+        table = self._tokenize(f"{name}/{split}", column, tokenizer)
+        fits = table.ids.max(initial=0) < 2**15
+        arrays = {"ids": table.ids.astype(np.int16 if fits else np.int32), "length": table.length}
+        artefact.write(path, "tokens", {"of": mark}, arrays, {})
+        return table
+
+    def _tokenize(self, what: str, column: Column, tokenizer: Tokenizer) -> TokenTable:
+        """Encodes a column; where that takes long, says every few seconds how far it is."""
+        count, said = len(column), time.monotonic()
+        self.log(f"tokenizing {what}: {count:,} rows")
+        ids = np.zeros((count, tokenizer.modality.size), np.int32)
+        length = np.zeros(count, np.int32)
+        for start in range(0, count, CHUNK):
+            part = slice(start, min(start + CHUNK, count))
+            ids[part], length[part] = _encode(tokenizer, column[np.arange(part.start, part.stop)])
+            if time.monotonic() - said > SAY_EVERY and part.stop < count:
+                said = time.monotonic()
+                self.log(f"tokenizing {what}: {part.stop:,} of {count:,} ({part.stop / count:.0%})")
+        return TokenTable(ids, length)
+
+
+def _encode(tokenizer: Tokenizer, raw: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Strings repeat: each distinct one is encoded once."""
+    if not isinstance(raw, list):
+        return tokenizer.encode(raw)
+    distinct, place = np.unique(raw, return_inverse=True)
+    ids, length = tokenizer.encode(distinct.tolist())
+    return ids[place], length[place]
+
+
+def _space(loaded: Mapping[str, Tokenizer]) -> TokenSpace | None:
+    try:
+        return TokenSpace(tuple(t.modality for t in loaded.values())) if loaded else None
+    except ValueError as e:
+        raise UserError(f"config.data.tokenizers: {e}; retrain one of them") from e

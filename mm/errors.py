@@ -1,0 +1,15 @@
+"""The one kind of error that is the user's to mend: a line saying what was found, where, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input. `mm.main` prints its one line and leaves with exit code 2, without a traceback."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name, `; did you mean 'x'?`, or the list of what is known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"

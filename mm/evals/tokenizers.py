@@ -1,0 +1,84 @@
+"""What the tokenizers lose, and how evenly they use their codes."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mm.evals import kinds as k
+from mm.evals.kinds import Kind
+from mm.tasks import Run
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Tokenizers:
+    """Yields (modality, {fingerprint, tokens, codebook, usage, perplexity, and what reconstruction
+    costs}).
+
+    Reconstruction is measured on distinct test items: `mse` and `psnr_db` of the raw values, and
+    `unexplained`, the squared error in the kind's front end as a share of the variance there (the
+    figure for waveforms, whose samples depend on a phase that nobody hears). Of strings, `exact` is
+    the share that comes back as it was. Usage and perplexity are of the codes of the training rows.
+
+    Attributes:
+      kinds: one per modality; further ones of the same modality are passed over.
+      count: test items at most.
+    """
+
+    kinds: tuple[Kind, ...]
+    count: int = 1000
+    split: str = "test"
+    name: str = "tokenizer"
+    when: str = "end"
+
+    def validate(self) -> None:
+        k.check(self.kinds, self.split)
+
+    def run(self, run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
+        done = set()
+        for kind in self.kinds:
+            if kind.column in done:
+                continue
+            done.add(kind.column)
+            tokenizer = k.tokenizer_of(run.data, kind)
+            rows = k.find_rows(run.data, self.split, kind).distinct()
+            rows = rows[np.random.default_rng(run.seed).permutation(len(rows))[: self.count]]
+            raw = k.read(run.data, self.split, kind, rows)
+            decoded = tokenizer.decode(*k.tokens(run.data, self.split, kind, rows))
+            table = run.data.tokens("train")[kind.column]
+            figures = {"fingerprint": tokenizer.fingerprint, "tokens": tokenizer.modality.size}
+            figures |= code_usage(table.ids, table.length, tokenizer.modality.vocabulary.size)
+            yield kind.column, figures | reconstruction(kind, raw, decoded)
+
+
+def code_usage(ids: np.ndarray, length: np.ndarray, size: int) -> dict[str, float]:
+    """Share of the codes that occur, and perplexity (exp of the entropy) of their frequencies.
+
+    Args:
+      ids: int[n, places], valid below length int[n].
+      size: of the vocabulary.
+    """
+    used = np.asarray(ids)[np.arange(np.shape(ids)[1]) < np.asarray(length)[:, None]]
+    share = np.bincount(used, minlength=size) / len(used)
+    entropy = -(share[share > 0] * np.log(share[share > 0])).sum()
+    return {
+        "codebook": size,
+        "usage": float((share > 0).mean()),
+        "perplexity": float(np.exp(entropy)),
+    }
+
+
+def reconstruction(kind: Kind, raw: Any, decoded: Any) -> dict[str, float | None]:
+    """What decoded rows differ from the raw ones by; see `Tokenizers`."""
+    if not isinstance(raw, np.ndarray):
+        return {"exact": float(np.mean([a == b for a, b in zip(raw, decoded, strict=True)]))}
+    peak = np.iinfo(raw.dtype).max if np.issubdtype(raw.dtype, np.integer) else np.abs(raw).max()
+    mse = float(np.square(raw.astype(np.float64) - decoded).mean())
+    real, made = kind.front(raw).astype(np.float64), kind.front(decoded)
+    spread = np.square(real - real.mean(0)).sum()
+    return {
+        "mse": mse,
+        "psnr_db": float(10 * np.log10(float(peak) ** 2 / mse)) if mse > 0 else None,
+        "unexplained": float(np.square(real - made).sum() / spread) if spread > 0 else None,
+    }

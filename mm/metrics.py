@@ -1,0 +1,190 @@
+"""Where numbers go while a run lasts: small writers behind one interface, `write(step, values)`."""
+
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mm import config
+from mm.errors import UserError
+from mm.optim import schedule
+
+
+class Writer(Protocol):
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes the values of one step."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Jsonl:
+    """Every value of every logged step as one JSON line, {"step": .., name: value, ..}, in `path`.
+
+    Lines of steps after `start` (a run that was killed and goes on from an older checkpoint) are dropped.
+    """
+
+    def __init__(self, path: Path, start: int):
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= start]
+        path.write_text("".join(line + "\n" for line in kept))
+        self.file = path.open("a")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        # What is not finite is no JSON: null says that there was something.
+        rounded = {k: float(f"{v:.8g}") if math.isfinite(v) else None for k, v in values.items()}
+        self.file.write(json.dumps({"step": step} | rounded) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):  # the last line of a killed run may be cut
+        return float("inf")
+
+
+class TensorBoard:
+    """The same values as TensorBoard event files in `folder`."""
+
+    def __init__(self, folder: Path, start: int):
+        from tensorboardX import SummaryWriter  # 0.3 s to import
+
+        self.writer = SummaryWriter(str(folder), purge_step=start + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if math.isfinite(value):
+                self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Bar:
+    """One progress bar in a terminal (step, examples/s, time left, the terms); elsewhere a line now and then."""
+
+    def __init__(self, steps: int, start: int, every_seconds: float = 10.0):
+        self.live = sys.stdout.isatty()
+        self.steps, self.every, self.last = steps, every_seconds, 0.0
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(24),
+            TextColumn("{task.fields[line]}"),
+            TimeRemainingColumn(),
+        )
+        self.progress = (
+            Progress(*columns, console=Console(), transient=False) if self.live else None
+        )
+        if self.progress:
+            self.progress.start()
+            self.task = self.progress.add_task("", total=steps, completed=start, line="compiling")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        line = "  ".join(
+            f"{k} {v:.4g}"
+            for k, v in values.items()
+            if k == "loss" or k == "examples/s" or ("/" not in k and k != "lr")
+        )
+        if self.progress:
+            self.progress.update(self.task, completed=step, line=line)
+        elif time.monotonic() - self.last > self.every or step >= self.steps:
+            self.last = time.monotonic()
+            terms = "  ".join(
+                f"{k} {v:.3f}"
+                for k, v in values.items()
+                if k.count("/") == 1 and not k.startswith(("validation", "examples"))
+            )
+            print(f"step {step}/{self.steps}  {line}  {terms}", flush=True)
+
+    def close(self) -> None:
+        if self.progress:
+            self.progress.stop()
+
+
+class Writers:
+    """Several writers as one."""
+
+    def __init__(self, *writers: Writer):
+        self.writers = writers
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for writer in self.writers:
+            writer.write(step, values)
+
+    def close(self) -> None:
+        for writer in self.writers:
+            writer.close()
+
+
+class Log:
+    """Metrics on their way to the writers, one step late, so that the host never waits for the device."""
+
+    def __init__(self, writers: Writers, exp: config.Experiment, start: int):
+        self.writers, self.exp = writers, exp
+        self.rate = schedule(exp.optim, exp.steps)
+        self.pending: tuple[int, dict[str, Any]] | None = None
+        self.step_ms: list[float] = []
+        self.bad, self.first = 0, start + 1
+        self.clock: float | None = None
+
+    def restart(self) -> None:
+        """Forgets the time that went into something else than steps."""
+        self.clock = None
+
+    def add(self, step: int, report: dict[str, Any]) -> None:
+        self.flush()
+        self.pending = (step, report)
+
+    def flush(self) -> None:
+        """Fetches and writes the pending step; stops a run that cannot be saved by skipping steps.
+
+        Raises:
+          UserError: too many steps in a row were not finite; names the terms.
+        """
+        if self.pending is None:
+            return
+        step, report = self.pending
+        self.pending = None
+        fetched: dict[str, Any] = jax.device_get(report)
+        values = {k: float(v) for k, v in fetched.items()}
+        now = time.monotonic()
+        if self.clock is not None and step > self.first + 1:
+            self.step_ms.append((now - self.clock) * 1e3)
+        self.clock = now
+        self.bad = self.bad + 1 if values["skipped"] else 0
+        if self.bad:
+            broken = [k for k, v in values.items() if v != v or abs(v) == float("inf")]
+            print(f"step {step}: skipped, not finite: {', '.join(broken)}")
+        if self.bad > self.exp.bad_steps:
+            raise UserError(
+                f"step {step}: {self.bad} steps in a row were not finite ({', '.join(broken)}); lower config.optim.lr, or start from the last checkpoint"
+            )
+        if (
+            due(step, self.exp.log_every)
+            or step == self.exp.steps
+            or step == self.first
+            or self.bad
+            or any("cosine/" in k for k in values)
+        ):
+            if self.step_ms:
+                values["examples/s"] = (
+                    self.exp.data.batch_size / statistics.median(self.step_ms[-50:]) * 1e3
+                )
+            self.writers.write(step, values | {"lr": float(self.rate(step - 1))})
+
+
+def due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,0 +1,186 @@
+"""The trunk: 4M's encoder-decoder over the shared token space, with embeddings for contrast.
+
+The encoder reads the visible tokens of all modalities together, the decoder predicts hidden ones
+(queries carry no ids). The first layers of the encoder, called a second time on single modalities,
+give one unimodal embedding each; the encoder's output pools into a fused embedding of all that is visible.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mm.models.layers import (
+    Block,
+    DecoderBlock,
+    LayerNorm,
+    Linear,
+    run_stack,
+    sincos_1d,
+    sincos_2d,
+    stack,
+)
+from mm.space import Grid, Sequence, TokenSpace, View
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Model:
+    """Size and kind of the trunk.
+
+    Attributes:
+      width: features per token; heads of width // heads features each.
+      token_scale: input embeddings are multiplied by this and their table begins at 1 / token_scale, so that tokens are not
+        drowned by positions; 0 = sqrt(width). (4M's weights want 1, and a table that begins at 0.02: `token_std`.)
+      mlp: `gelu` or `swiglu`. bias: of linear layers and norms.
+      embed_layers: encoder layers that the unimodal embeddings run through (K). embed_dim: their size.
+      scan: loop over stacked layers (small program) instead of unrolling them (some per cent faster on CPU).
+      remat: `none`, `dots` or `full`. dtype: of matrix products; `auto` = bfloat16, but float32 on CPU.
+    """
+
+    width: int = 192
+    heads: int = 6
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    embed_layers: int = 1
+    embed_dim: int = 64
+    token_scale: float = 0.0
+    token_std: float = 0.0
+    mlp: str = "gelu"
+    bias: bool = True
+    qk_norm: bool = False
+    scan: bool = True
+    remat: str = "none"
+    dtype: str = "auto"
+
+
+def compute_dtype(name: str) -> Any:
+    """`auto` -> bfloat16 on accelerators, float32 on CPU (where XLA has no bfloat16 product)."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def position_table(space: TokenSpace, width: int) -> jax.Array:
+    """Fixed position embeddings float32[places, width]: 2-D for grids, 1-D for everything else."""
+    tables = []
+    for m in space.modalities:
+        layout = m.layout
+        if isinstance(layout, Grid) and layout.t == 1 and layout.h > 1:
+            tables.append(sincos_2d(layout.h, layout.w, width))
+        else:
+            tables.append(sincos_1d(m.size, width))
+    return jnp.concatenate(tables)
+
+
+class EncoderDecoder(nnx.Module):
+    """See the module. All methods are pure; B examples, N visible tokens, Q queries, D features."""
+
+    def __init__(self, settings: Model, space: TokenSpace, *, rngs: nnx.Rngs):
+        width, dtype = settings.width, compute_dtype(settings.dtype)
+        kind: dict[str, Any] = {"mlp": settings.mlp, "bias": settings.bias, "dtype": dtype}
+        kind["qk_norm"] = settings.qk_norm
+        normal = lambda *shape, std=0.02: nnx.Param(std * jax.random.normal(rngs.params(), shape))  # noqa: E731
+        self.token_scale = settings.token_scale or width**0.5
+        self.token = normal(space.size, width, std=settings.token_std or 1 / self.token_scale)
+        self.modality = normal(len(space.modalities), width)
+        self.mask_token = normal(width)
+        self.encoder = stack(
+            lambda r: Block(width, settings.heads, rngs=r, **kind), settings.encoder_layers, rngs
+        )
+        self.encoder_norm = LayerNorm(width, bias=settings.bias)
+        self.context = Linear(width, width, rngs=rngs, dtype=dtype)
+        self.decoder = stack(
+            lambda r: DecoderBlock(width, settings.heads, rngs=r, **kind),
+            settings.decoder_layers,
+            rngs,
+        )
+        self.decoder_norm = LayerNorm(width, bias=settings.bias)
+        self.unimodal_norm = LayerNorm(width, bias=settings.bias)
+        self.unimodal = stack(
+            lambda r: Linear(width, settings.embed_dim, rngs=r, bias=False),
+            len(space.modalities),
+            rngs,
+        )
+        self.fused = Linear(width, settings.embed_dim, rngs=rngs, bias=False)
+        self.logit_scale = nnx.Param(
+            jnp.full((2,), np.log(1 / 0.07))
+        )  # unimodal pairs, fused pairs
+        self.settings, self.space, self.dtype = settings, space, dtype
+
+    def places(self, place: jax.Array) -> jax.Array:
+        """Position and modality embeddings [..., D] of places."""
+        table = (
+            position_table(self.space, self.settings.width)
+            + self.modality[...][self.space.per_place()["modality"]]
+        )
+        return table[place]
+
+    def encode(self, view: View, *, layers: int | None = None) -> jax.Array:
+        """Visible tokens -> float[B, N, D]: after all layers and the final norm, or raw after the first `layers`."""
+        x = self.token_scale * self.token[...][view.ids] + self.places(view.place)
+        x = jnp.where(view.mask[..., None], x, 0).astype(self.dtype)
+        run = partial(run_stack, scan=self.settings.scan, remat=self.settings.remat)
+        x = run(self.encoder, x, view.mask[:, None, None, :], first=layers)
+        return x if layers is not None else self.encoder_norm(x)
+
+    def decode(self, queries: View, context_bnd: jax.Array, visible: View) -> jax.Array:
+        """Queries (their ids are not read) over the encoder's output -> float[B, Q, D].
+
+        Queries see queries of their own modality; in a sequence only those before them, or the number of
+        queries would tell how long the text is.
+        """
+        table = self.space.per_place()
+        sequential = np.array([isinstance(m.layout, Sequence) for m in self.space.modalities])[
+            table["modality"]
+        ]
+        modality = jnp.asarray(table["modality"])[queries.place]
+        causal = jnp.asarray(sequential)[queries.place]
+        same = modality[:, :, None] == modality[:, None, :]
+        before = queries.place[:, :, None] >= queries.place[:, None, :]
+        self_mask = same & queries.mask[:, None, :] & (before | ~causal[:, :, None])
+        context = self.context(context_bnd) + self.places(visible.place).astype(self.dtype)
+        # Rows that see nothing attend to all padding alike: let it say nothing.
+        context = jnp.where(visible.mask[..., None], context, 0)
+        x = (self.mask_token[...] + self.places(queries.place)).astype(self.dtype)
+        x = run_stack(
+            self.decoder, x, context, self_mask[:, None], visible.mask[:, None, None, :],
+            scan=self.settings.scan, remat=self.settings.remat,
+        )  # fmt: skip
+        return self.decoder_norm(x)
+
+    def logits(self, states: jax.Array, modality: str) -> jax.Array:
+        """Decoder states [..., D] -> float32 logits [..., vocabulary] over the modality's own ids only."""
+        vocabulary, start = self.space.vocabulary(modality), self.space.offset(modality)
+        table = self.token[...][start : start + vocabulary.size].astype(self.dtype)
+        flat = states.reshape(-1, states.shape[-1]) @ table.T
+        return flat.reshape(*states.shape[:-1], -1).astype(jnp.float32)
+
+    def embed_unimodal(self, view: View, modality: jax.Array) -> jax.Array:
+        """Tokens of one modality per row -> unit float32[B, E].
+
+        Args:
+          view: tokens of single modalities. modality: int32[B], each row's modality (its projection is used).
+        """
+        pooled = mean_pool(self.encode(view, layers=self.settings.embed_layers), view.mask)
+        kernel = self.unimodal.kernel[...][modality]
+        return unit(jnp.einsum("bd,bde->be", self.unimodal_norm(pooled), kernel))
+
+    def embed_fused(self, encoded_bnd: jax.Array, view: View) -> jax.Array:
+        """The encoder's output -> unit float32[B, E], one embedding of everything visible."""
+        return unit(self.fused(mean_pool(encoded_bnd, view.mask)))
+
+
+def mean_pool(x_bnd: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean over the tokens that are there, float32[B, D]; zero where none is."""
+    weight = mask[..., None].astype(jnp.float32)
+    return (x_bnd.astype(jnp.float32) * weight).sum(1) / jnp.maximum(weight.sum(1), 1)
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Rows scaled to length 1, float32; the gradient at zero is finite."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)

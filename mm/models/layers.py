@@ -1,0 +1,271 @@
+"""Transformer layers that every network here is built of: trunk, tokenizers and judges.
+
+Parameters are float32; `dtype` is what matrix products are computed in. Linear layers work on
+flattened [tokens, features]: XLA on CPU transposes the gradient of a batched product, which costs
+half of a training step. Blocks are stacked over depth and scanned (`stack`, `run_stack`).
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from mm.models.attention import attention
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+class Linear(nnx.Module):
+    """y = x W + b on flattened rows.
+
+    `parts` > 1 initialises W as that many matrices side by side (fused qkv), Xavier-uniform each.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        rngs: nnx.Rngs,
+        bias: bool = True,
+        parts: int = 1,
+        dtype: Any = jnp.float32,
+    ):
+        bound = (6 / (d_in + d_out // parts)) ** 0.5
+        self.kernel = nnx.Param(
+            jax.random.uniform(rngs.params(), (d_in, d_out), minval=-bound, maxval=bound)
+        )
+        self.bias = nnx.Param(jnp.zeros(d_out)) if bias else None
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ self.kernel[...].astype(self.dtype)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(self.dtype)
+        return y.reshape(*x.shape[:-1], -1)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm over the last axis, computed in float32, eps 1e-6."""
+
+    def __init__(self, width: int, *, bias: bool = True):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width)) if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        mean = x32.mean(-1, keepdims=True)
+        var = jnp.square(x32 - mean).mean(-1, keepdims=True)
+        y = (x32 - mean) * jax.lax.rsqrt(var + 1e-6) * self.scale[...]
+        return (y if self.bias is None else y + self.bias[...]).astype(x.dtype)
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention with one fused qkv product; optional LayerNorm on q and k per head."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        rngs: nnx.Rngs,
+        bias: bool = True,
+        qk_norm: bool = False,
+        dtype: Any = jnp.float32,
+    ):
+        self.qkv = Linear(width, 3 * width, rngs=rngs, bias=bias, parts=3, dtype=dtype)
+        self.out = Linear(width, width, rngs=rngs, bias=bias, dtype=dtype)
+        self.q_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
+        self.k_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
+        self.heads = heads
+
+    def __call__(self, x_bnd: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        q, k, v = rearrange(
+            self.qkv(x_bnd), "b n (three h d) -> three b h n d", three=3, h=self.heads
+        )
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return self.out(rearrange(attention(q, k, v, mask), "b h n d -> b n (h d)"))
+
+
+class CrossAttention(nnx.Module):
+    """Multi-head attention of queries over a context, with one fused kv product."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        rngs: nnx.Rngs,
+        bias: bool = True,
+        qk_norm: bool = False,
+        dtype: Any = jnp.float32,
+    ):
+        self.q = Linear(width, width, rngs=rngs, bias=bias, dtype=dtype)
+        self.kv = Linear(width, 2 * width, rngs=rngs, bias=bias, parts=2, dtype=dtype)
+        self.out = Linear(width, width, rngs=rngs, bias=bias, dtype=dtype)
+        self.q_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
+        self.k_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
+        self.heads = heads
+
+    def __call__(
+        self, x_bqd: jax.Array, context_bkd: jax.Array, mask: jax.Array | None = None
+    ) -> jax.Array:
+        q = rearrange(self.q(x_bqd), "b n (h d) -> b h n d", h=self.heads)
+        k, v = rearrange(self.kv(context_bkd), "b n (two h d) -> two b h n d", two=2, h=self.heads)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return self.out(rearrange(attention(q, k, v, mask), "b h n d -> b n (h d)"))
+
+
+class Mlp(nnx.Module):
+    """Feed-forward: `gelu` (exact erf, 4d wide) or `swiglu` (gated SiLU, int(8d/3) wide, as 4M sizes it)."""
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        rngs: nnx.Rngs,
+        kind: str = "gelu",
+        bias: bool = True,
+        dtype: Any = jnp.float32,
+    ):
+        hidden = 4 * width if kind == "gelu" else int(2 * (4 * width) / 3)
+        self.up = Linear(width, hidden, rngs=rngs, bias=bias, dtype=dtype)
+        self.gate = (
+            Linear(width, hidden, rngs=rngs, bias=bias, dtype=dtype) if kind == "swiglu" else None
+        )
+        self.down = Linear(hidden, width, rngs=rngs, bias=bias, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.gate is None:
+            return self.down(jax.nn.gelu(self.up(x), approximate=False))
+        return self.down(jax.nn.silu(self.up(x)) * self.gate(x))
+
+
+class Block(nnx.Module):
+    """Pre-norm encoder block: x += attention(norm x); x += mlp(norm x)."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        rngs: nnx.Rngs,
+        mlp: str = "gelu",
+        bias: bool = True,
+        qk_norm: bool = False,
+        dtype: Any = jnp.float32,
+    ):
+        self.norm1 = LayerNorm(width, bias=bias)
+        self.attn = SelfAttention(width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, dtype=dtype)
+        self.norm2 = LayerNorm(width, bias=bias)
+        self.mlp = Mlp(width, rngs=rngs, kind=mlp, bias=bias, dtype=dtype)
+
+    def __call__(self, x_bnd: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        x_bnd = x_bnd + self.attn(self.norm1(x_bnd), mask)
+        return x_bnd + self.mlp(self.norm2(x_bnd))
+
+
+class DecoderBlock(nnx.Module):
+    """Pre-norm decoder block: self-attention, cross-attention to the context (its own norm), mlp."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        rngs: nnx.Rngs,
+        mlp: str = "gelu",
+        bias: bool = True,
+        qk_norm: bool = False,
+        dtype: Any = jnp.float32,
+    ):
+        self.norm1 = LayerNorm(width, bias=bias)
+        self.attn = SelfAttention(width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, dtype=dtype)
+        self.query_norm = LayerNorm(width, bias=bias)
+        self.context_norm = LayerNorm(width, bias=bias)
+        self.cross = CrossAttention(
+            width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, dtype=dtype
+        )
+        self.norm2 = LayerNorm(width, bias=bias)
+        self.mlp = Mlp(width, rngs=rngs, kind=mlp, bias=bias, dtype=dtype)
+
+    def __call__(
+        self,
+        x_bqd: jax.Array,
+        context_bkd: jax.Array,
+        self_mask: jax.Array | None = None,
+        cross_mask: jax.Array | None = None,
+    ) -> jax.Array:
+        x_bqd = x_bqd + self.attn(self.norm1(x_bqd), self_mask)
+        x_bqd = x_bqd + self.cross(
+            self.query_norm(x_bqd), self.context_norm(context_bkd), cross_mask
+        )
+        return x_bqd + self.mlp(self.norm2(x_bqd))
+
+
+def stack(make: Callable[[nnx.Rngs], M], depth: int, rngs: nnx.Rngs) -> M:
+    """`depth` blocks as one module whose every parameter has a leading axis [depth]."""
+
+    @nnx.split_rngs(splits=depth)
+    @nnx.vmap(in_axes=(0,), out_axes=0)
+    def create(rngs: nnx.Rngs) -> M:
+        return make(rngs)
+
+    return create(rngs)
+
+
+def run_stack(
+    blocks: nnx.Module,
+    x: jax.Array,
+    *args: Any,
+    first: int | None = None,
+    scan: bool = True,
+    remat: str = "none",
+) -> jax.Array:
+    """Runs stacked blocks over `x` (each called as block(x, *args)), or only the `first` of them.
+
+    Args:
+      scan: one compiled block looped over depth; False unrolls (same numbers, longer to compile).
+      remat: `none` keeps activations for the backward pass, `full` recomputes them,
+        `dots` keeps only the results of matrix products.
+    """
+    graphdef, params = nnx.split(blocks)
+    depth = jax.tree.leaves(params)[0].shape[0]
+    count = depth if first is None else first
+
+    def body(x: jax.Array, layer: Any) -> tuple[jax.Array, None]:
+        return nnx.merge(graphdef, layer)(x, *args), None
+
+    policies = {"none": None, "full": None, "dots": jax.checkpoint_policies.checkpoint_dots}
+    if remat != "none":
+        body = jax.checkpoint(body, policy=policies[remat])
+    if scan:
+        return jax.lax.scan(body, x, jax.tree.map(lambda p: p[:count], params))[0]
+    for i in range(count):
+        x, _ = body(x, jax.tree.map(lambda p, i=i: p[i], params))
+    return x
+
+
+def sincos_1d(length: int, width: int) -> jax.Array:
+    """Fixed position embeddings float32[length, width]: [sin | cos] halves, frequencies 10000^(-i/(width/2)).
+
+    Source: Vaswani et al. 2017; the layout of halves is 4M's.
+    """
+    omega = 10000.0 ** (-jnp.arange(width // 2) / (width / 2))
+    angle = jnp.arange(length)[:, None] * omega
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)
+
+
+def sincos_2d(height: int, width_tokens: int, width: int) -> jax.Array:
+    """Fixed position embeddings float32[height * width_tokens, width] of a grid, row-major.
+
+    Source: MoCo-v3; the first half of the features varies with the row, the second with the column.
+    """
+    rows = jnp.repeat(sincos_1d(height, width // 2), width_tokens, axis=0)
+    cols = jnp.tile(sincos_1d(width_tokens, width // 2), (height, 1))
+    return jnp.concatenate([rows, cols], axis=1)

@@ -1,0 +1,211 @@
+"""The shared token space: the one table that model, masking, generation and evaluation read.
+
+A `Modality` says how one kind of data is written in tokens; a `TokenSpace` lays the vocabularies of
+all modalities end to end on one line of ids. Modalities may share a vocabulary.
+"""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Vocabulary:
+    """A range of ids. `eos` ends a sequence (None where lengths are fixed)."""
+
+    name: str
+    size: int
+    eos: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Tokens at the places of a (t, h, w) grid, row-major; all places are always filled."""
+
+    t: int = 1
+    h: int = 1
+    w: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.t * self.h * self.w
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Sequence:
+    """Up to `max_len` tokens in reading order, the last of them the vocabulary's `eos`."""
+
+    max_len: int
+
+    @property
+    def size(self) -> int:
+        return self.max_len
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Vector:
+    """`n` tokens without geometry (the codes of one global vector)."""
+
+    n: int
+
+    @property
+    def size(self) -> int:
+        return self.n
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Dense:
+    """Input-only values (pixels, features) of `shape` [tokens, features]; never predicted, no ids."""
+
+    shape: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        return self.shape[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Modality:
+    """One kind of data in the token space.
+
+    Attributes:
+      vocabulary: whose ids its tokens have; None for a `Dense` layout.
+      order: how generation reveals its tokens: `parallel` (several places at a time) or `left_to_right`.
+    """
+
+    name: str
+    vocabulary: Vocabulary | None
+    layout: Grid | Sequence | Vector | Dense
+    order: str = "parallel"
+
+    @property
+    def size(self) -> int:
+        """Places for tokens, the length of its id arrays."""
+        return self.layout.size
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TokenSpace:
+    """All modalities of one model, in order, and the id line under them."""
+
+    modalities: tuple[Modality, ...]
+
+    def __post_init__(self):
+        names = [m.name for m in self.modalities]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two modalities share a name: {names}")
+        by_name: dict[str, Vocabulary] = {}
+        for m in self.modalities:
+            if m.vocabulary and by_name.setdefault(m.vocabulary.name, m.vocabulary) != m.vocabulary:
+                raise ValueError(
+                    f"vocabulary {m.vocabulary.name!r} is given twice with different contents"
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(m.name for m in self.modalities)
+
+    def __getitem__(self, name: str) -> Modality:
+        return self.modalities[self.index(name)]
+
+    def vocabulary(self, name: str) -> Vocabulary:
+        """The vocabulary of a modality that has one.
+
+        Raises:
+          ValueError: the modality is dense.
+        """
+        found = self[name].vocabulary
+        if found is None:
+            raise ValueError(f"modality {name!r} is dense: it has no ids")
+        return found
+
+    def index(self, name: str) -> int:
+        return self.names.index(name)
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Where each vocabulary's range begins on the id line, by vocabulary name."""
+        offsets, end = {}, 0
+        for m in self.modalities:
+            if m.vocabulary and m.vocabulary.name not in offsets:
+                offsets[m.vocabulary.name] = end
+                end += m.vocabulary.size
+        return offsets
+
+    def offset(self, name: str) -> int:
+        """Where the ids of modality `name` begin on the id line."""
+        vocabulary = self[name].vocabulary
+        return self.offsets[vocabulary.name] if vocabulary else 0
+
+    @property
+    def size(self) -> int:
+        """Length of the id line: the sizes of all distinct vocabularies."""
+        return sum(
+            {m.vocabulary.name: m.vocabulary.size for m in self.modalities if m.vocabulary}.values()
+        )
+
+    @property
+    def places(self) -> int:
+        """Places of all modalities together."""
+        return sum(m.size for m in self.modalities)
+
+    @property
+    def starts(self) -> dict[str, int]:
+        """Where each modality's places begin among all places."""
+        sizes = [m.size for m in self.modalities]
+        return {m.name: sum(sizes[:i]) for i, m in enumerate(self.modalities)}
+
+    def per_place(self) -> dict[str, np.ndarray]:
+        """Tables over the places, int32[places]: `modality` (index), `position` (within it), `offset` (of its ids)."""
+        sizes = [m.size for m in self.modalities]
+        return {
+            "modality": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+            "position": np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]),
+            "offset": np.repeat(np.array([self.offset(n) for n in self.names], np.int32), sizes),
+        }
+
+    def fingerprint(self) -> str:
+        """Hash of everything that makes two spaces interchangeable."""
+        text = json.dumps(
+            [dataclasses.asdict(m) | {"kind": type(m.layout).__name__} for m in self.modalities]
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """B aligned multi-modal examples in tokens: the pytree that crosses from data to task.
+
+    Attributes:
+      ids: per modality int32[B, size], in the modality's own vocabulary (0 .. vocabulary.size).
+      length: per modality int32[B], filled places (= size but for sequences; includes the eos).
+      present: per modality bool[B]; what is absent is neither seen, predicted nor contrasted.
+      group: int32[B]; examples of one group are each other's positives in the contrast (their own
+        number where only an example's own parts belong together, a class label where pairs are made by label).
+    """
+
+    ids: dict[str, Any]
+    length: dict[str, Any]
+    present: dict[str, Any]
+    group: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, slots=True)
+class View:
+    """N chosen tokens of each example, of all modalities together: what the model reads or predicts.
+
+    Attributes:
+      ids: int32[B, N] on the id line (anything where `mask` is False).
+      place: int32[B, N], which of the space's places: modality and position follow from it.
+      mask: bool[B, N], False = no token (padding).
+    """
+
+    ids: jax.Array
+    place: jax.Array
+    mask: jax.Array

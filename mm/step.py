@@ -1,0 +1,74 @@
+"""One step of the loop as a pure function, and the cosines between the gradients of its terms."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mm import config
+from mm import state as states
+from mm.tasks import Task, weighted
+
+Step = Callable[[states.State, Any], tuple[states.State, dict[str, jax.Array]]]
+
+
+def make_step(task: Task, tx: optax.GradientTransformation, optim: config.Optim, seed: int) -> Step:
+    """One step, to be jitted: (state, batch) -> (state, metrics).
+
+    All randomness is folded from (seed, step). A loss or gradient that is not finite leaves the state as it was,
+    but for the step count, and is reported as `skipped`.
+    """
+
+    def step(state: states.State, batch: Any) -> tuple[states.State, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+
+        def loss(params: Any) -> tuple[jax.Array, Any]:
+            terms, buffers = task.loss(params, state["buffers"], batch, key)
+            return weighted(terms, task.weights), (terms, buffers)
+
+        (value, (terms, buffers)), grads = jax.value_and_grad(loss, has_aux=True)(state["params"])
+        norm = optax.tree.norm(grads)
+        updates, opt = tx.update(grads, state["opt"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        average = (
+            jax.tree.map(lambda a, p: optim.ema * a + (1 - optim.ema) * p, state["ema"], params)
+            if optim.ema
+            else {}
+        )
+        new = {"params": params, "buffers": buffers, "opt": opt, "ema": average}
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        old = {k: state[k] for k in new}
+        new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        report = {name: s / jnp.maximum(c, 1) for name, (s, c) in terms.items()}
+        report |= {"loss": value, "grad_norm": norm, "skipped": 1.0 - finite}
+        return new | {"step": state["step"] + 1}, report
+
+    return step
+
+
+def term_cosines(task: Task, seed: int) -> Callable[[states.State, Any], dict[str, Any]]:
+    """Cosines between the gradients of groups of terms (by the name before '/'), to be jitted.
+
+    Whether two objectives pull the same way; costs one backward pass per group.
+    """
+    groups = sorted({name.split("/")[0] for name in task.weights})
+
+    def cosines(state: states.State, batch: Any) -> dict[str, Any]:
+        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+
+        def loss(params: Any, group: str) -> jax.Array:
+            terms, _ = task.loss(params, state["buffers"], batch, key)
+            return weighted(
+                terms, {t: w for t, w in task.weights.items() if t.split("/")[0] == group}
+            )
+
+        grads = {g: jax.grad(loss)(state["params"], g) for g in groups}
+        dot = lambda a, b: optax.tree.vdot(grads[a], grads[b])  # noqa: E731
+        pairs = [(a, b) for i, a in enumerate(groups) for b in groups[i + 1 :]]
+        return {
+            f"cosine/{a}-{b}": dot(a, b) / jnp.sqrt(dot(a, a) * dot(b, b) + 1e-30) for a, b in pairs
+        }
+
+    return cosines

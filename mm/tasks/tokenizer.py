@@ -1,0 +1,150 @@
+"""The autoencoder task: trains a discrete tokenizer of any kind of data from its raw rows.
+
+The network brings preprocessing, encoder, decoder and reconstruction terms (`mm.tokenizers.autoencoder.Network`);
+here is what all of them share: the bottleneck, its statistics, and codes that are replaced in training.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mm.errors import UserError
+from mm.tasks import Terms
+from mm.tokenizers import artefact, autoencoder
+from mm.tokenizers.quantizers import VectorQuantizer, code_terms
+
+WATCHED = 5000  # validation rows whose reconstruction is measured for the card
+CHUNK = 500  # of them at a time
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Autoencode:
+    """Settings of the task.
+
+    Attributes:
+      column: whose raw rows are learned; the artefact is named after it.
+      network: settings with `kind: ClassVar[str]` (the artefact's kind), JSON-ready fields, `latent` (features of a latent), and
+        `build(rngs) -> mm.tokenizers.autoencoder.Network`.
+      quantizer: settings of `mm.tokenizers.quantizers`.
+      weights: what each reconstruction term, and the commitment, counts.
+      replace: share of codes that the decoder gets from another row of the batch (same place): what a model
+        generates is never perfectly consistent, and the decoder must live with a few wrong codes.
+      dtype: what the network's weights are stored as.
+      card: facts for people (data, licence, steps); figures on validation data are added.
+    """
+
+    column: str
+    network: Any
+    quantizer: Any = dataclasses.field(default_factory=VectorQuantizer)
+    weights: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"reconstruction": 1.0, "commitment": 0.25}
+    )
+    replace: float = 0.0
+    dtype: str = "float16"
+    card: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def validate(self) -> None:
+        """Raises UserError for a share outside [0, 1), a network that cannot be built, or latents that the
+        quantizer does not fit."""
+        if hasattr(self.network, "validate"):
+            self.network.validate()
+        if self.network.latent != self.quantizer.width:
+            raise UserError(
+                f"config.task.network.latent={self.network.latent}: the quantizer takes {self.quantizer.width} features; make them equal"
+            )
+        if not 0 <= self.replace < 1:
+            raise UserError(
+                f"config.task.replace={self.replace}: a share of codes, at least 0 and below 1; change it"
+            )
+
+    def build(self, data: Any) -> "AutoencoderTask":
+        return AutoencoderTask(self, data)
+
+
+class AutoencoderTask:
+    """See `mm.tasks.Task`. A batch is {column: raw rows [B, ...], ...}."""
+
+    def __init__(self, settings: Autoencode, data: Any):
+        self.settings, self.data = settings, data
+        self.weights: Mapping[str, float] = settings.weights
+        self.structure = autoencoder.split(settings.network)
+
+    def init(self, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Fresh weights of the network, and the quantizer's buffers."""
+        of_network, of_quantizer = jax.random.split(key)
+        network = self.settings.network.build(nnx.Rngs(params=of_network))
+        return nnx.to_pure_dict(nnx.state(network)), self.settings.quantizer.init(of_quantizer)
+
+    def loss(self, params: Any, buffers: Any, batch: Any, key: jax.Array) -> tuple[Terms, Any]:
+        """Terms: the network's own, `commitment` (if codes are learned), and the metrics `usage` and `perplexity`."""
+        of_replacing, of_update = jax.random.split(key)
+        network, quantizer = nnx.merge(self.structure, params), self.settings.quantizer
+        x = network.prepare(batch[self.settings.column])
+        coded = quantizer.quantize(buffers, network.encode(x))
+        others = quantizer.lookup(buffers, coded.ids)
+        terms = network.terms(
+            network.decode(replaced(coded.vectors, others, self.settings.replace, of_replacing)), x
+        )
+        return terms | quantizer.terms(buffers, coded), quantizer.update(buffers, coded, of_update)
+
+    def export(self, params: Any, buffers: Any, folder: Path) -> Path:
+        """Writes `folder`/`column`.safetensors; its card says how well validation rows come back."""
+        s = self.settings
+        config = {
+            "network": dataclasses.asdict(s.network),
+            "quantizer": autoencoder.quantizer_config(s.quantizer),
+        }
+        figures = self.figures(params, buffers)
+        path = folder / f"{s.column}.safetensors"
+        arrays = autoencoder.flatten(params, buffers, s.dtype)
+        artefact.write(path, s.network.kind, config, arrays, s.card | {"validation": figures})
+        return path
+
+    def figures(self, params: Any, buffers: Any) -> dict[str, float]:
+        """Mean reconstruction terms and code usage on validation rows."""
+        column = self.data.raw("validation")[self.settings.column]
+        quantizer = self.settings.quantizer
+
+        @jax.jit
+        def run(params: Any, buffers: Any, rows: jax.Array) -> tuple[Terms, jax.Array]:
+            network = nnx.merge(self.structure, params)
+            x = network.prepare(rows)
+            coded = quantizer.quantize(buffers, network.encode(x))
+            return network.terms(network.decode(coded.vectors), x) | quantizer.terms(
+                buffers, coded
+            ), coded.ids
+
+        rows = np.arange(min(len(column), WATCHED))
+        parts = [
+            run(params, buffers, column[part])
+            for part in np.array_split(rows, -(-len(rows) // CHUNK))
+        ]
+        terms = jax.tree.map(lambda *x: float(sum(x)), *(p[0] for p in parts))
+        terms |= code_terms(jnp.concatenate([p[1] for p in parts]), quantizer.codes)
+        return {name: round(float(s) / max(float(c), 1.0), 5) for name, (s, c) in terms.items()}
+
+
+def replaced(
+    vectors_bnd: jax.Array, others_bnd: jax.Array, share: float, key: jax.Array
+) -> jax.Array:
+    """Replaces a random share of code vectors by those of other rows of the batch at the same place.
+
+    Args:
+      vectors_bnd: float32[B, n, d]. others_bnd: float32[B, n, d], the same without a gradient.
+      share: each code's probability to be replaced, in half of the rows doubled and in half of them 0, so that
+        clean sequences stay what the decoder knows best.
+    """
+    if share == 0:
+        return vectors_bnd
+    of_rows, of_codes, of_shift = jax.random.split(key, 3)
+    b, n, _ = vectors_bnd.shape
+    rows = jax.random.bernoulli(of_rows, 0.5, (b, 1))
+    hit = rows & jax.random.bernoulli(of_codes, min(2 * share, 1.0), (b, n))
+    donors = (jnp.arange(b)[:, None] + jax.random.randint(of_shift, (1, n), 1, max(b, 2))) % b
+    return jnp.where(hit[..., None], others_bnd[donors, jnp.arange(n)], vectors_bnd)

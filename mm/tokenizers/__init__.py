@@ -1,0 +1,65 @@
+"""Tokenizers: each writes one kind of data in discrete ids and reads them back. Loaded from artefacts by path."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mm.errors import UserError, nearest
+from mm.space import Modality
+from mm.tokenizers import artefact
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer can do, whatever it is made of.
+
+    Attributes:
+      modality: its place in a token space; the name is given where it is loaded.
+      fingerprint: of the artefact.
+      card: facts for people (data, licence, figures).
+    """
+
+    modality: Modality
+    fingerprint: str
+    card: dict[str, Any]
+
+    def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Raw rows (images, waveforms, strings) -> ids int32[n, size] and lengths int32[n]."""
+        ...
+
+    def decode(self, ids: np.ndarray, length: np.ndarray | None = None) -> Any:
+        """ids int32[n, size] -> raw rows."""
+        ...
+
+    def read_file(self, path: Path | str) -> Any:
+        """A user's file (or text) -> one raw row, brought to the form of the training data.
+
+        Raises:
+          UserError: unreadable, empty, of no known type.
+        """
+        ...
+
+    def write_file(self, raw: Any, stem: Path) -> Path:
+        """One raw row -> a file a person can look at or listen to; returns its path (suffix added)."""
+        ...
+
+
+def load(reference: str, name: str) -> Tokenizer:
+    """Loads the tokenizer of modality `name` from "path" or "path#fingerprint".
+
+    Raises:
+      UserError: see `artefact.read`; or the file is another one than the fingerprint asks for.
+    """
+    from mm.tokenizers import audio, image, text
+
+    kinds = {"image": image.ImageTokenizer, "audio": audio.AudioTokenizer, "text": text.TextTokenizer}
+    path, _, pinned = reference.partition("#")
+    meta, arrays = artefact.read(Path(path))
+    if meta["kind"] not in kinds:
+        raise UserError(f"{path}: holds a {meta['kind']!r}, not a tokenizer{nearest(meta['kind'], kinds)}")
+    if pinned and not meta["fingerprint"].startswith(pinned):
+        raise UserError(
+            f"{path}: fingerprint {meta['fingerprint']} is not the {pinned} that the config was made for; "
+            "restore the file, or retrain with the new one and change the config"
+        )
+    return kinds[meta["kind"]](name=name, meta=meta, arrays=arrays)

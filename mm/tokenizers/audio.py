@@ -1,0 +1,287 @@
+"""Sound as a short row of codes: a log spectrogram in stretches of time, one code for each, and back to a wave.
+
+The encoder sees little more than the stretch that its code stands for, and not where it is: equal sounds get
+equal codes wherever they are, silence is one of them, and a model can predict them one from another. The decoder
+sees all codes at once, and finds in their company what one code does not say (whose voice it is). Phases
+are not coded: `signal.griffin_lim` finds some that fit.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import soundfile
+from einops import rearrange
+from flax import nnx
+from scipy.signal import butter, sosfiltfilt
+
+from mm.errors import UserError
+from mm.models.layers import Block, LayerNorm, Linear, run_stack, sincos_1d, stack
+from mm.space import Grid, Modality, Vocabulary
+from mm.tasks import Terms
+from mm.tokenizers import signal
+from mm.tokenizers.autoencoder import Autoencoder
+
+DB = 20 / np.log(10)  # decibels per natural unit of log magnitude
+LONGEST = 60.0  # seconds of a user's file that are read
+RATES = (4000, 384_000)  # samples per second of a user's file; outside, the header is wrong
+LOWEST = 40.0  # Hz; what is lower in a user's file is no sound that training data has
+QUIETEST = 1e-4  # peak of a user's file that counts as sound: -80 dB, a few steps of 16 bit
+RENDERED = 16  # waves whose phases are found together: what fits in a core's cache is twice as fast
+CHUNK = 128  # rows per compiled call
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class AudioAutoencoder:
+    """Settings of the network for one-channel sound.
+
+    Attributes:
+      rate: samples per second. length: samples of a row.
+      peak: largest absolute value of a row; what is decoded or read from a file is brought to it.
+      n_fft, hop: of the short-time Fourier transform, in samples.
+      patch: frames that one code stands for; divides the number of frames.
+      context: further frames on each side that the encoder sees at once.
+      reach: places on each side that an encoder block attends to.
+      floor: magnitude (1 = full-scale sine) added before the logarithm; what is quieter hardly counts.
+      denoise: how many times the magnitude in its quietest frames is taken off a row, 0 for none: steady noise
+        carries no message, and would need codes of its own.
+      mean, std: of log magnitudes over training rows.
+      latent: features of a latent; the quantizer's width.
+      encoder_width, encoder_blocks, decoder_width, decoder_blocks, heads: of the two transformers.
+      iterations: of Griffin-Lim.
+      trim_db: what is this far below a file's loudest moment, at its ends, is taken for silence.
+    """
+
+    kind: ClassVar[str] = "audio"
+    rate: int = 8000
+    length: int = 8000
+    peak: float = 0.9
+    n_fft: int = 256
+    hop: int = 100
+    patch: int = 5
+    context: int = 2
+    reach: int = 1
+    floor: float = 1e-3
+    denoise: float = 1.5
+    mean: float = -6.45
+    std: float = 0.94
+    latent: int = 16
+    encoder_width: int = 128
+    encoder_blocks: int = 1
+    decoder_width: int = 192
+    decoder_blocks: int = 3
+    heads: int = 4
+    iterations: int = 32
+    trim_db: float = 35.0
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(t=self.length // (self.hop * self.patch))
+
+    @property
+    def silence(self) -> float:
+        """What the network sees of digital silence."""
+        return float((np.log(self.floor) - self.mean) / self.std)
+
+    def build(self, rngs: nnx.Rngs) -> "AudioNetwork":
+        return AudioNetwork(self, rngs=rngs)
+
+
+class AudioNetwork(nnx.Module):
+    """See `mm.tokenizers.autoencoder.Network`. Raw rows are float32[B, length] in [-1, 1].
+
+    F = length / hop frames of K = n_fft / 2 + 1 frequencies make n = F / patch codes.
+    """
+
+    def __init__(self, settings: AudioAutoencoder, *, rngs: nnx.Rngs):
+        s = settings
+        self.settings = s
+        self.places, features = s.grid.size, s.n_fft // 2 + 1
+        encoder_block = lambda r: Block(s.encoder_width, s.heads, rngs=r)  # noqa: E731
+        decoder_block = lambda r: Block(s.decoder_width, s.heads, rngs=r)  # noqa: E731
+        self.patch_in = Linear((s.patch + 2 * s.context) * features, s.encoder_width, rngs=rngs)
+        self.encoder = stack(encoder_block, s.encoder_blocks, rngs)
+        self.encoder_norm = LayerNorm(s.encoder_width)
+        self.latent_out = Linear(s.encoder_width, s.latent, rngs=rngs)
+        self.latent_in = Linear(s.latent, s.decoder_width, rngs=rngs)
+        self.decoder = stack(decoder_block, s.decoder_blocks, rngs)
+        self.decoder_norm = LayerNorm(s.decoder_width)
+        self.patch_out = Linear(s.decoder_width, s.patch * features, rngs=rngs)
+
+    def prepare(self, raw: jax.Array) -> jax.Array:
+        """float32[B, length] -> standardised log magnitudes float32[B, F, K]; digital silence is the least of them."""
+        s = self.settings
+        magnitude = signal.magnitude(raw, s.n_fft, s.hop)
+        if s.denoise:
+            magnitude = jnp.maximum(magnitude - s.denoise * steady_noise(magnitude), 0.0)
+        return (jnp.log(magnitude + s.floor) - s.mean) / s.std
+
+    def encode(self, x: jax.Array) -> jax.Array:
+        """float32[B, F, K] -> latents float32[B, n, latent]."""
+        s = self.settings
+        # Places beyond the ends, as far as the blocks look: silence there is silence like any other.
+        margin = s.reach * s.encoder_blocks
+        beyond = margin * s.patch + s.context
+        padded = jnp.pad(x, ((0, 0), (beyond, beyond), (0, 0)), constant_values=s.silence)
+        place = np.arange(self.places + 2 * margin)
+        # slice i holds frame i of every place's frames: its context, its own, its context
+        count = len(place) * s.patch
+        shifts = [padded[:, i : i + count : s.patch] for i in range(s.patch + 2 * s.context)]
+        near = jnp.asarray(np.abs(place[:, None] - place) <= s.reach)
+        h_bnd = run_stack(self.encoder, self.patch_in(jnp.concatenate(shifts, -1)), near)
+        return self.latent_out(self.encoder_norm(h_bnd[:, margin : margin + self.places]))
+
+    def decode(self, vectors_bnd: jax.Array) -> jax.Array:
+        """Codes' vectors float32[B, n, latent] -> standardised log magnitudes float32[B, F, K]."""
+        positions = sincos_1d(self.places, self.settings.decoder_width)
+        h_bnd = run_stack(self.decoder, self.latent_in(vectors_bnd) + positions)
+        patches = self.patch_out(self.decoder_norm(h_bnd))
+        return rearrange(patches, "b n (f k) -> b (n f) k", f=self.settings.patch)
+
+    def terms(self, out: jax.Array, x: jax.Array) -> Terms:
+        """`reconstruction`: squared error of standardised log magnitudes; `log_spectral_distance`, a metric.
+
+        The distance is the root over frequencies of the mean squared error in decibels, averaged over the frames in
+        which there is sound: silence would only dilute it.
+        """
+        s = self.settings
+        error = jnp.square(out - x)
+        sounding = (x.max(-1) > s.silence + 1e-3).astype(jnp.float32)
+        distance = DB * s.std * jnp.sqrt(error.mean(-1))
+        return {
+            "reconstruction": (error.sum(), jnp.float32(error.size)),
+            "log_spectral_distance": ((distance * sounding).sum(), sounding.sum()),
+        }
+
+    def render(self, out: jax.Array) -> jax.Array:
+        """Standardised log magnitudes float32[B, F, K] -> float32[B, length], its loudest sample at `peak`."""
+        s = self.settings
+        magnitude = jnp.maximum(jnp.exp(out * s.std + s.mean) - s.floor, 0.0)
+        find = lambda m: signal.griffin_lim(m[None], s.hop, s.length, iterations=s.iterations)[0]  # noqa: E731
+        wave = jax.lax.map(find, magnitude, batch_size=min(RENDERED, len(out)))
+        loudest = jnp.abs(wave).max(1, keepdims=True)
+        # silence stays silence
+        return wave * (s.peak / jnp.maximum(loudest, 20 * s.floor))
+
+
+def steady_noise(magnitude_bfk: jax.Array) -> jax.Array:
+    """Mean magnitudes of a row's quietest frames: float32[B, F, K] -> float32[B, 1, K].
+
+    A smooth choice (weights fall with the square of a frame's power): sorting is slow where this runs.
+    """
+    power = jnp.square(magnitude_bfk).mean(-1, keepdims=True)
+    weight = jnp.square(1 / (power + 1e-9))
+    return (weight * magnitude_bfk).sum(1, keepdims=True) / weight.sum(1, keepdims=True)
+
+
+class AudioTokenizer:
+    """See `mm.tokenizers.Tokenizer`. Raw rows are float32[n, length] in [-1, 1]."""
+
+    def __init__(self, *, name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
+        self.settings = AudioAutoencoder(**meta["config"]["network"])
+        config = meta["config"]["quantizer"]
+        self._autoencoder = Autoencoder(self.settings, config, arrays, chunk=CHUNK)
+        vocabulary = Vocabulary(name=name, size=self._autoencoder.codes)
+        self.modality = Modality(name=name, vocabulary=vocabulary, layout=self.settings.grid)
+        self.fingerprint: str = meta["fingerprint"]
+        self.card: dict[str, Any] = meta["card"]
+
+    def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
+        """float32[n, length] -> ids int32[n, places], in order of time, and lengths int32[n], all of them `places`."""
+        raw = np.asarray(raw)
+        if raw.shape[1:] != (self.settings.length,) or raw.dtype != np.float32:
+            raise ValueError(
+                f"waves are float32[n, {self.settings.length}], not {raw.dtype}{list(raw.shape)}"
+            )
+        return self._autoencoder.encode(raw), np.full(len(raw), self.modality.size, np.int32)
+
+    def decode(self, ids: np.ndarray, length: np.ndarray | None = None) -> np.ndarray:
+        """ids int[n, places] -> float32[n, length]."""
+        return self._autoencoder.decode(np.asarray(ids))
+
+    def read_file(self, path: Path) -> np.ndarray:
+        """A user's recording -> float32[length]: one channel, its ends trimmed, at the training level.
+
+        Raises UserError: see `read_recording`.
+        """
+        s = self.settings
+        wave = read_recording(path, s.rate)
+        return framed(wave, s)
+
+    def write_file(self, raw: np.ndarray, stem: Path) -> Path:
+        """float32[length] -> a WAV of 16 bit; returns its path."""
+        stem = Path(stem)
+        path = stem.with_name(stem.name + ".wav")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.clip(raw, -1, 1), self.settings.rate, subtype="PCM_16")
+        return path
+
+
+def read_recording(path: Path, rate: int) -> np.ndarray:
+    """Any sound file that libsndfile knows -> float32[T] at `rate`: channels averaged, no constant part.
+
+    Raises:
+      UserError: no such file, empty, not a sound file, damaged, of absurd rate, longer than a minute, or silent.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty (0 bytes); give a WAV, FLAC or OGG")
+    try:
+        with soundfile.SoundFile(path) as f:
+            if not RATES[0] <= f.samplerate <= RATES[1]:
+                raise UserError(
+                    f"{path}: {f.samplerate} samples per second; give {RATES[0]} to {RATES[1]}"
+                )
+            # some headers do not tell the length: read to the limit and one sample more, never all
+            limit = int(LONGEST * f.samplerate)
+            samples = (
+                f.read(limit + 1, dtype="float32", always_2d=True) if f.frames <= limit else None
+            )
+            found = f.samplerate
+    except (soundfile.SoundFileError, OSError, ValueError) as e:
+        reason = str(e).removeprefix(f"Error opening {str(path)!r}: ")
+        raise UserError(
+            f"{path}: not a sound file that can be read ({reason}); give a WAV, FLAC or OGG"
+        ) from e
+    if samples is None or len(samples) > limit:
+        raise UserError(f"{path}: longer than {LONGEST:.0f} s; cut out the part that is meant")
+    if len(samples) == 0:
+        raise UserError(f"{path}: the file has no samples; record it again")
+    wave = samples.mean(1)
+    if not np.isfinite(wave).all():
+        raise UserError(f"{path}: samples that are not numbers; export it again as 16-bit WAV")
+    wave = wave - wave.mean()
+    if np.abs(wave).max() < QUIETEST:
+        raise UserError(f"{path}: the file is silent; check the microphone and record it again")
+    # hum and drift below any voice; a steep filter is not needed, one that shifts nothing is
+    rumble = butter(2, LOWEST, "highpass", fs=rate, output="sos")
+    wave = signal.resample(wave, found, rate)
+    return sosfiltfilt(rumble, wave, padlen=min(rate // 10, len(wave) - 1)).astype(np.float32)
+
+
+def framed(wave: np.ndarray, settings: AudioAutoencoder) -> np.ndarray:
+    """A wave of any length -> float32[length] in the form of the training data.
+
+    Quiet ends are taken off; of what is still too long the loudest stretch is kept; zeros follow what is shorter.
+
+    Args:
+      wave: float32[T] at the settings' rate, not silent.
+    """
+    s = settings
+    step = s.rate // 100  # levels are measured every 10 ms
+    padded = np.pad(wave, (0, -len(wave) % step))
+    power = np.square(padded).reshape(-1, step).mean(1)
+    loud = np.flatnonzero(power > power.max() * 10 ** (-s.trim_db / 10))
+    kept = padded[max(loud[0] - 1, 0) * step : (loud[-1] + 2) * step]
+    if len(kept) > s.length:
+        energy = np.concatenate([[0.0], np.cumsum(np.square(kept, dtype=np.float64))])
+        start = int(np.argmax(energy[s.length :] - energy[: -s.length]))
+        kept = kept[start : start + s.length]
+    row = np.zeros(s.length, np.float32)
+    row[: len(kept)] = kept
+    return row * np.float32(s.peak / np.abs(row).max())

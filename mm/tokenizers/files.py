@@ -1,0 +1,206 @@
+"""Pictures of users: read safely, and brought to the form of small centred training images."""
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy import ndimage
+
+from mm.errors import UserError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+LARGEST = 64_000_000  # pixels that are decoded; a small file can claim far more
+WORKING = 512  # longest side that framing works on; more adds time and no ink
+FAINTEST = 12.0  # of 255: a picture whose ink stands out less is called blank
+SOLID = 0.2  # of full ink: what belongs to a stroke, and not to its soft edge
+ENLARGED = 8
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Framing:
+    """How training images look: light ink on dark, in a box, centred by mass. Part of an artefact's config.
+
+    Attributes:
+      height, width: of the image in pixels.
+      box: longest side of the ink in pixels.
+      stroke: thinnest mean stroke, as a share of the longest side of the ink; thinner ones are thickened,
+        or a pen's line on a big sheet would vanish when it is scaled down.
+    """
+
+    height: int = 28
+    width: int = 28
+    box: int = 20
+    stroke: float = 0.11
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Any picture file -> grey float32[h, w] in 0..255, upright, longest side at most 512.
+
+    Transparent places become what contrasts with the opaque ones.
+
+    Raises:
+      UserError: no such file, empty, not a picture, damaged, or of absurd size.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty (0 bytes); give a PNG or JPEG")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # sizes are checked here
+            image = Image.open(path, formats=FORMATS)
+            if image.width * image.height > LARGEST:
+                raise UserError(
+                    f"{path}: {image.width} x {image.height} pixels, more than {LARGEST:,}; give a smaller picture"
+                )
+            image.draft("RGB", (WORKING, WORKING))
+            image.load()
+            return _grey(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as e:
+        raise UserError(
+            f"{path}: not a picture that can be read ({', '.join(FORMATS)}); convert it to PNG"
+        ) from e
+    except Image.DecompressionBombError as e:
+        raise UserError(
+            f"{path}: claims more than {LARGEST:,} pixels; give a smaller picture"
+        ) from e
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+    ) as e:  # what Pillow raises for damaged files
+        raise UserError(f"{path}: a damaged picture ({e}); export it again as PNG") from e
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """Any mode of Pillow -> float32[h, w] in 0..255."""
+    if (
+        image.mode.startswith("I") or image.mode == "F"
+    ):  # more than 8 bits: stretched, as its scale is unknown
+        wide = np.asarray(image, np.float32)
+        span = max(float(wide.max() - wide.min()), 1e-9)
+        image = Image.fromarray(((wide - wide.min()) * (255 / span)).astype(np.uint8))
+    alpha = None
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+    grey = image.convert("L")
+    grey.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
+    values = np.asarray(grey, np.float32)
+    if alpha is None:
+        return values
+    alpha.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
+    cover = np.asarray(alpha, np.float32) / 255
+    light = (values * cover).sum() > 127.5 * cover.sum()
+    return values * cover + (0.0 if light else 255.0) * (1 - cover)
+
+
+def frame(grey: np.ndarray, framing: Framing, path: Path) -> np.ndarray:
+    """A grey picture of one drawn thing -> uint8[height, width] in the form of the training data.
+
+    Args:
+      grey: float32[h, w] in 0..255, dark on light or light on dark, with any margins.
+      path: for messages.
+
+    Raises:
+      UserError: nothing is drawn on it.
+    """
+    ink = _ink(grey, path)
+    rows, cols = np.flatnonzero(ink.max(1) > SOLID), np.flatnonzero(ink.max(0) > SOLID)
+    side = max(np.ptp(rows), np.ptp(cols)) + 1
+    ink = _thickened(np.pad(ink, side), framing.stroke * side)
+    rows, cols = np.flatnonzero(ink.max(1) > SOLID), np.flatnonzero(ink.max(0) > SOLID)
+    ink = ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    scale = framing.box / max(ink.shape)
+    size = (max(round(ink.shape[1] * scale), 1), max(round(ink.shape[0] * scale), 1))
+    small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BICUBIC)).clip(0)
+    small = (small / max(float(small.max()), 1e-9)).clip(0, 1)
+    return np.round(_centred(small, framing.height, framing.width) * 255).astype(np.uint8)
+
+
+def _ink(grey: np.ndarray, path: Path) -> np.ndarray:
+    """How much ink lies where, float32[h, w] in [0, 1]: what differs from the paper in the direction in which
+    more differs; faint noise and specks are dropped.
+    """
+    paper, noise = _paper(grey)
+    difference = grey - paper
+    darker = np.square(difference.clip(max=0)).sum() > np.square(difference.clip(0)).sum()
+    # dark ink takes a share of the light that falls on it, so that it counts the same in a shadow
+    ink = (-difference * (255 / paper.clip(1)) if darker else difference).clip(0, 255)
+    peak = float(np.median(ink[ink > 0.5 * ink.max()])) if ink.max() > 0 else 0.0
+    if peak >= FAINTEST:
+        floor = min(max(3 * noise / peak, 0.02), 0.5)
+        ink = _without_specks(((ink / peak - floor) / (1 - floor)).clip(0, 1))
+    if peak < FAINTEST or ink.max() <= SOLID:
+        raise UserError(
+            f"{path}: the picture is blank, nothing stands out from its background; draw something on it"
+        )
+    return ink.astype(np.float32)
+
+
+def _paper(grey: np.ndarray) -> tuple[np.ndarray, float]:
+    """The background, float32[h, w], and the standard deviation of its noise, both from the picture's border.
+
+    It is a plane, for light falls off across a photograph. What is far from the border's median is ink that
+    touches it.
+    """
+    h, w = grey.shape
+    edge = max(min(h, w) // 16, 1)
+    border = np.ones((h, w), bool)
+    border[edge : h - edge, edge : w - edge] = False
+    border &= np.abs(grey - np.median(grey[border])) <= 40
+    if min(h, w) < 8 or border.sum() < 8:
+        return np.full_like(grey, np.median(grey)), 0.0
+    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    terms = np.stack([np.ones_like(x), x / w, y / h], -1)
+    paper = terms @ np.linalg.lstsq(terms[border], grey[border], rcond=None)[0]
+    return paper, float(np.std((grey - paper)[border]))
+
+
+def _without_specks(ink: np.ndarray) -> np.ndarray:
+    """Removes what is apart from all strokes and small: dust, and the noise that is left."""
+    parts, _ = ndimage.label(ink > SOLID, np.ones((3, 3)))
+    mass = np.bincount(parts.ravel(), ink.ravel())
+    mass[0] = 0
+    strokes = np.isin(parts, np.flatnonzero(mass >= 0.03 * mass.max())) & (parts > 0)
+    return np.where(ndimage.binary_dilation(strokes, iterations=2), ink, 0)  # with their soft edges
+
+
+def _thickened(ink: np.ndarray, thinnest: float) -> np.ndarray:
+    """Strokes at least `thinnest` pixels wide on average; wide enough ones are left alone."""
+    inside = ink > 0.5
+    if not inside.any():
+        return ink
+    # across a stroke t pixels wide, the distance to the first pixel outside averages t / 4 + 1 / 2
+    thickness = 4 * float(ndimage.distance_transform_edt(inside)[inside].mean()) - 2
+    radius = round((thinnest - thickness) / 2)
+    if radius < 1:
+        return ink
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return ndimage.grey_dilation(ink, footprint=x * x + y * y <= radius * radius + 0.5)
+
+
+def _centred(small: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pastes `small` so that its centre of mass is at pixel (height / 2, width / 2), from 0, as far as it fits."""
+    cy, cx = ndimage.center_of_mass(small)
+    top = int(np.clip(round(height / 2 - cy), 0, height - small.shape[0]))
+    left = int(np.clip(round(width / 2 - cx), 0, width - small.shape[1]))
+    out = np.zeros((height, width), np.float32)
+    out[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return out
+
+
+def write_picture(raw: np.ndarray, stem: Path) -> Path:
+    """Grey uint8[H, W] -> `stem`.png, eight times as large with soft edges; returns its path."""
+    stem = Path(stem)
+    path = stem.with_name(stem.name + ".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = (raw.shape[1] * ENLARGED, raw.shape[0] * ENLARGED)
+    Image.fromarray(raw).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path

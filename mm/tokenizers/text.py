@@ -1,0 +1,137 @@
+"""Texts as tokens of a byte-level BPE vocabulary (Hugging Face `tokenizers`), and templates with holes.
+
+Every text is written with one space before it, so that a word is the same token alone and within a sentence.
+Bytes are the fallback: any Unicode comes back as it was. The end of a sequence is an id of its own beside the
+vocabulary, so no text can spell it.
+"""
+
+from collections.abc import Sequence as Rows
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers as hf
+
+from mm.errors import UserError
+from mm.space import Modality, Sequence, Vocabulary
+
+HOLE = "[MASK]"
+OPEN = "..."
+FILE_LIMIT = 100_000  # bytes of a text file that are read at all
+
+
+def to_bytes(tokenizer: hf.Tokenizer) -> np.ndarray:
+    """A vocabulary as an artefact's array: its JSON, uint8[n]."""
+    return np.frombuffer(tokenizer.to_str().encode(), np.uint8)
+
+
+class TextTokenizer:
+    """See `mm.tokenizers.Tokenizer`. Raw rows are strings.
+
+    Ids 0 .. K - 1 are the vocabulary's, K is the end of the sequence (`modality.vocabulary.eos`).
+    """
+
+    def __init__(self, *, name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
+        self._bpe = hf.Tokenizer.from_str(arrays["vocabulary"].tobytes().decode())
+        self._eos = self._bpe.get_vocab_size()
+        self._fold: bool = meta["config"]["fold_case"]
+        vocabulary = Vocabulary(name=name, size=self._eos + 1, eos=self._eos)
+        layout = Sequence(max_len=meta["config"]["max_len"])
+        self.modality = Modality(name=name, vocabulary=vocabulary, layout=layout, order="left_to_right")
+        self.fingerprint: str = meta["fingerprint"]
+        self.card: dict[str, Any] = meta["card"]
+
+    def encode(self, raw: Rows[str]) -> tuple[np.ndarray, np.ndarray]:
+        """n strings -> ids int32[n, max_len], filled up with the eos, and lengths int32[n], the first eos counted.
+
+        Raises:
+          UserError: a text is longer than the layout.
+        """
+        texts, rows = np.unique(np.asarray(raw, dtype=object), return_inverse=True)  # captions repeat a lot
+        pieces = [e.ids for e in self._bpe.encode_batch([" " + t if t else "" for t in texts])]
+        for text, ids in zip(texts, pieces, strict=True):
+            self._check_length(text, len(ids) + 1)
+        length = np.array([len(ids) + 1 for ids in pieces], np.int32)
+        out = np.full((len(pieces), self.modality.size), self._eos, np.int32)
+        for row, ids in zip(out, pieces, strict=True):
+            row[: len(ids)] = ids
+        return out[rows], length[rows]
+
+    def decode(self, ids: np.ndarray, length: np.ndarray | None = None) -> list[str]:
+        """ids int[n, max_len] -> n strings, each up to its first eos. Bytes that are no UTF-8 become U+FFFD."""
+        ids = np.clip(ids, 0, self._eos)
+        ends = np.full(len(ids), ids.shape[1]) if length is None else np.asarray(length)
+        after = np.arange(ids.shape[1]) >= ends[:, None]
+        table, rows = np.unique(np.where(after, self._eos, ids), axis=0, return_inverse=True)
+        pieces = [row[: np.argmax(np.append(row, self._eos) == self._eos)].tolist() for row in table]
+        texts = [text.removeprefix(" ") for text in self._bpe.decode_batch(pieces)]
+        return [texts[i] for i in rows]
+
+    def encode_prompt(self, template: str) -> tuple[np.ndarray, np.ndarray]:
+        """What generation is given of a text: "a [MASK] seven ..." -> ids int32[max_len] and known bool[max_len].
+
+        "[MASK]" is a hole of exactly one token. With " ..." at the end the text goes on as the model likes;
+        otherwise it ends there, by a known eos.
+
+        Raises:
+          UserError: the template leaves nothing to generate, or is longer than the layout.
+        """
+        body, is_open = template.strip(), template.rstrip().endswith(OPEN)
+        body = body.removesuffix(OPEN).rstrip() if is_open else body
+        holes = body.count(HOLE)
+        if not is_open and not holes:
+            raise UserError(f"template {template!r}: leaves nothing to fill in; write {HOLE} for a token, or end it with ' {OPEN}'")
+        tokens: list[int | None] = []
+        for i, part in enumerate(body.split(HOLE)):
+            text = self._folded(part.rstrip() if i < holes else part)  # the space before a word is in its token
+            tokens += [None] if i else []
+            tokens += self._bpe.encode(" " + text if i == 0 and text else text).ids
+        tokens += [] if is_open else [self._eos]
+        self._check_length(template, len(tokens) + is_open)
+        ids, known = np.full(self.modality.size, self._eos, np.int32), np.zeros(self.modality.size, bool)
+        for place, token in enumerate(tokens):
+            if token is not None:
+                ids[place], known[place] = token, True
+        return ids, known
+
+    def read_file(self, path: Path | str) -> str:
+        """A text, or the path of a .txt file with one -> the text on one line.
+
+        Raises:
+          UserError: no such file, not UTF-8, empty, or longer than the layout.
+        """
+        text = " ".join((_read(Path(path)) if str(path).endswith(".txt") else str(path)).split())
+        text = self._folded(text)
+        if not text:
+            raise UserError(f"{str(path)!r}: the text is empty; write some words")
+        self._check_length(text, len(self._bpe.encode(" " + text).ids) + 1)
+        return text
+
+    def write_file(self, raw: str, stem: Path) -> Path:
+        """A string -> `stem`.txt; returns its path."""
+        path = Path(stem).with_name(Path(stem).name + ".txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(raw + "\n", encoding="utf-8")
+        return path
+
+    def _folded(self, text: str) -> str:
+        """What a person types, as the training texts are written: in small letters, if they all are."""
+        return text.lower() if self._fold else text
+
+    def _check_length(self, text: str, tokens: int) -> None:
+        if tokens > self.modality.size:
+            shown = text if len(text) <= 60 else text[:57] + "..."
+            raise UserError(
+                f"text {shown!r}: {tokens} tokens with its end, the model takes {self.modality.size}; "
+                "shorten it, or use words of the training texts (others are spelt in bytes)"
+            )
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path, or give the text itself")
+    try:
+        with path.open("rb") as f:
+            return f.read(FILE_LIMIT).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not a readable UTF-8 text ({e}); save it as UTF-8") from e

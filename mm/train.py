@@ -1,0 +1,238 @@
+"""The one loop: it trains models, tokenizers and judges alike, and knows of them only `task.loss`.
+
+Order of a step: data, step, write the metrics of the step before, evaluate, save, look for a signal.
+"""
+
+import os
+import platform
+import resource
+import statistics
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import mm
+from mm import checkpoint, config, metrics, workdir
+from mm import state as states
+from mm.data.opened import OpenData, open_data
+from mm.errors import UserError
+from mm.optim import make_optimizer
+from mm.report import write_report
+from mm.sharding import make_mesh, put_batch
+from mm.signals import Signals
+from mm.step import make_step, term_cosines
+from mm.tasks import Run, Task
+
+
+class Trainer:
+    """One experiment in one folder, from opening the data to the report."""
+
+    def __init__(self, exp: config.Experiment, folder: Path):
+        self.exp, self.folder = exp, folder
+        jax.config.update("jax_compilation_cache_dir", str((folder / "cache" / "xla").absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        self.data: OpenData = open_data(exp.data, folder / "cache")
+        self.task: Task = exp.task.build(self.data)
+        self.mesh = make_mesh(exp.mesh, exp.data.batch_size)
+        self.tx = make_optimizer(exp.optim, exp.steps)
+        self.checkpoints = checkpoint.Checkpoints(folder / "checkpoints", exp.keep)
+        self.spent = {"seconds": 0.0, "starts": 0}
+        self.step_ms: list[float] = []
+        self.first_step_seconds: float | None = None
+
+    def restore(self) -> states.State:
+        """The newest checkpoint's state, or a fresh one.
+
+        Raises:
+          UserError: the checkpoint was written with other tokenizers or other data.
+        """
+        latest = self.checkpoints.latest()
+        if latest is None:
+            return states.init(self.task, self.tx, self.exp.seed, self.exp.optim.ema > 0, self.mesh)
+        meta = self.checkpoints.meta(latest)
+        if meta["data"] != self.data.fingerprint:
+            raise UserError(
+                f"{self.checkpoints.folder}/{latest}: written with other tokenizers or data ({meta['data']}, now {self.data.fingerprint}); "
+                "bring those back, or use another --workdir"
+            )
+        self.spent = meta["spent"]
+        shapes = states.abstract(
+            self.task, self.tx, self.exp.seed, self.exp.optim.ema > 0, self.mesh
+        )
+        if meta["machine"] != machine():
+            print(
+                "another machine type, device count or jax than the checkpoint's: continues, not bit-equal"
+            )
+        return self.checkpoints.restore(latest, shapes)
+
+    def save(self, state: states.State, step: int, seconds: float) -> None:
+        spent = {"seconds": self.spent["seconds"] + seconds, "starts": self.spent["starts"] + 1}
+        meta = {
+            "data": self.data.fingerprint,
+            "config": config.fingerprint(self.exp),
+            "spent": spent,
+            "machine": machine(),
+        }
+        self.checkpoints.save(step, state, meta)
+
+    def run_of(self, state: states.State) -> Run:
+        params = state["ema"] if self.exp.optim.ema else state["params"]
+        return Run(self.task, params, state["buffers"], self.data, self.folder, self.exp.seed)
+
+    def evaluate_again(self) -> None:
+        """Evaluates the newest checkpoint and writes results and report anew.
+
+        Raises:
+          UserError: there is none.
+        """
+        if self.checkpoints.latest() is None:
+            raise UserError(f"{self.folder}: has no checkpoint yet; train first (--mode=train)")
+        self.finish(self.restore())
+
+    def train(self) -> bool:
+        """Trains to the last step and evaluates; False if a signal stopped it before (saved)."""
+        with Signals() as signals:
+            state = self.restore()
+            start, steps = int(state["step"]), self.exp.steps
+            device = jax.devices()[0].platform
+            print(
+                f"{self.exp.name}: {states.count(state['params']):,} parameters, {len(jax.devices())} {device} device(s), mesh {dict(self.mesh.shape)}"
+            )
+            if start >= steps and (self.folder / "results.json").exists():
+                print(
+                    f"finished: {start} steps, results in {self.folder / 'results.json'} (evaluate again: --mode=evaluate)"
+                )
+                return True
+            if start:
+                print(f"continues after step {start}", flush=True)
+            if start < steps:
+                state = self.loop(state, start, signals)
+        if int(state["step"]) < steps:
+            print(
+                f"{signals.asked}: saved step {int(state['step'])} in {self.folder}; the same command continues"
+            )
+            return False
+        self.finish(state)
+        return True
+
+    def loop(self, state: states.State, start: int, signals: Signals) -> states.State:
+        """Steps `start` .. `steps`, or until a signal; the state it returns is saved."""
+        exp = self.exp
+        step_fn = jax.jit(make_step(self.task, self.tx, exp.optim, exp.seed), donate_argnums=0)
+        cosine_fn = jax.jit(term_cosines(self.task, exp.seed))
+        batches = self.data.batches(
+            "train", seed=exp.seed, start=start, steps=exp.steps, batch_size=exp.data.batch_size
+        )
+        writers = metrics.Writers(
+            metrics.Jsonl(self.folder / "metrics.jsonl", start),
+            metrics.TensorBoard(self.folder / "tensorboard", start),
+            metrics.Bar(exp.steps, start),
+        )
+        self.log = metrics.Log(writers, exp, start)
+        began = time.monotonic()
+        for step, batch in zip(range(start + 1, exp.steps + 1), batches, strict=False):
+            batch = put_batch(batch, self.mesh)
+            cosines = cosine_fn(state, batch) if metrics.due(step, exp.cosine_every) else {}
+            state, report = step_fn(state, batch)
+            self.log.add(step, report | cosines)
+            if self.first_step_seconds is None:
+                jax.block_until_ready(report)
+                self.first_step_seconds = time.monotonic() - mm.STARTED
+            if metrics.due(step, exp.eval_every) and step < exp.steps:
+                self.log.flush()
+                writers.write(step, self.evaluate(state))
+                self.log.restart()
+            if step == exp.steps or signals.asked or metrics.due(step, exp.save_every):
+                self.log.flush()
+                self.save(state, step, time.monotonic() - began)
+                self.log.restart()
+            if signals.asked:
+                break
+        self.log.flush()
+        writers.close()
+        self.checkpoints.wait()
+        self.step_ms = self.log.step_ms
+        self.spent = {
+            "seconds": self.spent["seconds"] + time.monotonic() - began,
+            "starts": self.spent["starts"] + 1,
+        }
+        return state
+
+    def evaluate(self, state: states.State) -> dict[str, float]:
+        """The evaluators that run at intervals, as flat numbers."""
+        run = self.run_of(state)
+        named = ((e.name, e.run(run)) for e in self.exp.evals if e.when == "interval")
+        return {
+            f"{name}/{key}": value
+            for name, pairs in named
+            for key, value in pairs
+            if isinstance(value, (int, float))
+        }
+
+    def finish(self, state: states.State) -> None:
+        """Exports the artefact, runs all evaluators, writes results.json and the report."""
+        run = self.run_of(state)
+        artefact = self.task.export(run.params, run.buffers, self.folder / "artefact")
+        results: dict[str, Any] = {"train": self.figures(state)}
+        if artefact:
+            print(f"artefact: {artefact}")
+            results["artefact"] = str(artefact.relative_to(self.folder))
+        began = time.monotonic()
+        for evaluator in self.exp.evals:
+            print(f"evaluating {evaluator.name} ...", flush=True)
+            for name, value in evaluator.run(run):
+                results.setdefault(evaluator.name, {})[name] = value
+        results["train"] |= {
+            "evaluation_seconds": round(time.monotonic() - began, 1),
+            "peak_memory_mib": peak_memory_mib(),
+        }
+        workdir.write_json(self.folder / "results.json", results)
+        print(f"results: {self.folder / 'results.json'}\nreport:  {write_report(self.folder)}")
+
+    def figures(self, state: states.State) -> dict[str, Any]:
+        """Steps, seconds, speed, memory, versions, machine. Figures that only a whole run has are None in others."""
+        exp, before = self.exp, self.folder / "results.json"
+        if not self.step_ms and before.exists():
+            return workdir.read_json(before)[
+                "train"
+            ]  # evaluated again: the training's figures stand
+        step_ms = statistics.median(self.step_ms) if self.step_ms else None
+        places = self.data.space.places if self.data.space else None
+        rate = exp.data.batch_size / step_ms * 1e3 if step_ms else None
+        return {
+            "steps": int(state["step"]),
+            "seconds": round(self.spent["seconds"], 1),
+            "starts": self.spent["starts"],
+            "step_ms": step_ms,
+            "examples_per_second": rate,
+            "tokens_per_second": rate * places if rate and places else None,
+            "first_step_seconds": self.first_step_seconds,
+            "parameters": states.count(state["params"]),
+            "corrupt_records": self.data.corrupt,
+            "seed": exp.seed,
+            "versions": {
+                p: metadata.version(p)
+                for p in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+            },
+            "machine": machine(),
+        }
+
+
+def machine() -> dict[str, Any]:
+    """What bit-equality depends on."""
+    device = jax.devices()[0]
+    return {
+        "cpu": platform.machine(),
+        "cores": os.cpu_count(),
+        "device": device.device_kind,
+        "devices": len(jax.devices()),
+        "jaxlib": metadata.version("jaxlib"),
+    }
+
+
+def peak_memory_mib() -> float:
+    """Largest resident size of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,94 @@
+"""A run's folder: what lies where, whose it is, and how it is read back.
+
+config.json    the resolved experiment, enough to rebuild it, and its fingerprint
+tokenizers/    copies of the artefacts it uses, so that the folder can be moved
+checkpoints/   Orbax            cache/   built data, tokens, compiled programs
+metrics.jsonl  tensorboard/     results.json  report/  artefact/
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mm import config
+from mm.errors import UserError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError for a file that is not there or not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as e:
+        raise UserError(
+            f"{path}: no such file; is this the --workdir of a run that was started?"
+        ) from e
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise UserError(
+            f"{path}: not readable as JSON ({e}); the folder is damaged, use another --workdir"
+        ) from e
+
+
+def claim(folder: Path, exp: config.Experiment) -> None:
+    """Makes `folder` the home of `exp`, or checks that it already is.
+
+    Raises:
+      UserError: the folder belongs to another experiment, holds something else, or cannot be written.
+    """
+    mark = config.fingerprint(exp)
+    if (folder / "config.json").exists():
+        found = read_json(folder / "config.json")
+        if found.get("fingerprint") != mark:
+            field = _difference(found.get("experiment", {}), config.to_json(exp))
+            raise UserError(
+                f"{folder}: holds the run of another experiment ({field}); use another --workdir"
+            )
+        return
+    if folder.exists() and (
+        not folder.is_dir() or any(p.name != "cache" for p in folder.iterdir())
+    ):
+        raise UserError(f"{folder}: exists and is not a run's folder; use another --workdir")
+    try:
+        (folder / "tokenizers").mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"{folder}: cannot be written ({e.strerror}); use another --workdir") from e
+    for name, reference in exp.data.tokenizers.items():
+        source = Path(reference.partition("#")[0])
+        if not source.is_file():
+            raise UserError(
+                f"{source}: no such file (config.data.tokenizers[{name!r}]); run from the checkout, or mend the path"
+            )
+        shutil.copyfile(source, folder / "tokenizers" / f"{name}.safetensors")
+    write_json(folder / "config.json", {"fingerprint": mark, "experiment": config.to_json(exp)})
+
+
+def experiment(folder: Path) -> config.Experiment:
+    """The experiment whose run lives in `folder`, its tokenizers pointing at the folder's own copies.
+
+    Raises:
+      UserError: no run is there.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; --workdir names the folder of a run")
+    exp = config.from_json(read_json(folder / "config.json")["experiment"])
+    for name in exp.data.tokenizers:
+        exp.data.tokenizers[name] = str(folder / "tokenizers" / f"{name}.safetensors")
+    return exp
+
+
+def _difference(old: Any, new: Any, path: str = "config") -> str:
+    """The first field in which two JSON trees differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                return _difference(old.get(key), new.get(key), f"{path}.{key}")
+    return f"{path}: {str(old)[:60]} there, {str(new)[:60]} now"

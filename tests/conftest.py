@@ -1,0 +1,45 @@
+"""What many tests share: a small token space and random batches of it."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from mm.space import Batch, Grid, Modality, Sequence, TokenSpace, Vocabulary
+
+
+@pytest.fixture(scope="session")
+def space() -> TokenSpace:
+    """Three modalities of the three layouts that the masks treat differently."""
+    return TokenSpace(
+        (
+            Modality(
+                name="picture",
+                vocabulary=Vocabulary(name="picture", size=11),
+                layout=Grid(h=2, w=3),
+            ),
+            Modality(name="sound", vocabulary=Vocabulary(name="sound", size=7), layout=Grid(w=5)),
+            Modality(
+                name="words",
+                vocabulary=Vocabulary(name="words", size=13, eos=0),
+                layout=Sequence(max_len=4),
+                order="left_to_right",
+            ),
+        )
+    )
+
+
+def random_batch(space: TokenSpace, rows: int, seed: int, absent: float = 0.0) -> Batch:
+    """Random ids; sequences of random length; each modality absent with probability `absent`."""
+    rng = np.random.default_rng(seed)
+    ids, length, present = {}, {}, {}
+    for m in space.modalities:
+        ids[m.name] = rng.integers(0, m.vocabulary.size, (rows, m.size)).astype(np.int32)
+        length[m.name] = np.full(rows, m.size, np.int32)
+        if isinstance(m.layout, Sequence):
+            length[m.name] = rng.integers(1, m.size + 1, rows).astype(np.int32)
+        present[m.name] = rng.random(rows) >= absent
+    return Batch(ids, length, present, rng.integers(0, 4, rows).astype(np.int32))
+
+
+settings.register_profile("mm", deadline=None)  # machines are noisy; the first call compiles
+settings.load_profile("mm")

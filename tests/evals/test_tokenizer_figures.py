@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from mm.evals.tokenizers import Tokenizers, code_usage, reconstruction
+
+
+def test_usage_counts_valid_places_only():
+    ids = np.array([[0, 1, 9], [1, 0, 9]])
+    figures = code_usage(ids, np.array([2, 2]), 10)
+    assert figures == {"codebook": 10, "usage": 0.2, "perplexity": pytest.approx(2)}
+
+
+def test_even_use_has_the_perplexity_of_the_codebook():
+    assert code_usage(np.arange(16)[None], np.array([16]), 16)["perplexity"] == pytest.approx(16)
+
+
+def test_reconstruction_error_of_pictures_and_strings(kinds):
+    raw = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
+    off = np.where(raw > 127, raw - 10, raw + 10).astype(np.uint8)
+    figures = reconstruction(kinds["picture"], raw, off)
+    assert figures["mse"] == pytest.approx(100)
+    assert figures["psnr_db"] == pytest.approx(10 * np.log10(255**2 / 100))
+    spread = raw.astype(float).var(0).mean()
+    assert figures["unexplained"] == pytest.approx(100 / spread, rel=1e-4)
+    assert reconstruction(kinds["picture"], raw, raw)["unexplained"] == 0
+    assert reconstruction(kinds["text"], ["a", "b"], ["a", "c"]) == {"exact": 0.5}
+
+
+def test_every_modality_is_reported_once(run, kinds):
+    results = dict(Tokenizers(kinds=tuple(kinds.values())).run(run))
+    assert list(results) == ["picture", "wave", "text"]
+    assert results["wave"]["fingerprint"] == "codes-of-wave"
+    assert results["text"]["exact"] == 1 and 0 < results["picture"]["usage"] <= 1

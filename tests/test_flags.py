@@ -1,0 +1,66 @@
+"""Bad input is one line and exit code 2, through the real entry."""
+
+import pytest
+
+from mm import flags
+from mm.errors import UserError
+from mm.main import main
+
+TOY = "tests/toy_config.py"
+
+
+def parsed(*args):
+    return flags.parse(["mm", *args])
+
+
+def test_overrides_are_typed_and_lists_keep_their_commas():
+    command = parsed(
+        "--config", TOY, "--config.optim.lr=3e-4", "--config.task.scales=(1.0,2.0)", "--workdir=x"
+    )
+    assert command.experiment.optim.lr == 3e-4 and command.experiment.task.scales == (1.0, 2.0)
+    command = parsed("--mode=generate", "--workdir=x", "--input", "text=a thin seven, leaning left", "--input=image=a.png",
+                     "--output", "text=a [MASK] seven, leaning right,image", "--seed=3")  # fmt: skip
+    assert command.inputs == {"text": "a thin seven, leaning left", "image": "a.png"}
+    assert (
+        command.outputs == {"text": "a [MASK] seven, leaning right", "image": None}
+        and command.seed == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--config", TOY, "--config.optim.lrr=1"], "no field 'lrr'; did you mean 'lr'"),
+        (["--config", TOY, "--config.optimm.lr=1"], "no field 'optimm'; did you mean 'optim'"),
+        (["--config", TOY, "--config.optim.lr=fast"], "could not convert"),
+        (["--config", TOY, "--config.steps=1.5"], "invalid literal for int"),
+        (["--config", "configs/nothing.py"], "no such file"),
+        (["--config", TOY, "--config.data.batch_size=0"], "must be positive"),
+        (["--config", TOY, "--config.mesh.fsdp=3"], "does not divide"),
+        (["--config", TOY, "--mode=trian"], "did you mean 'train'"),
+        (["--config", TOY, "--confg.steps=3"], "no such flag"),
+        (["--config", TOY, "stray"], "not a flag"),
+        (["--mode=generate"], "needs --workdir"),
+        (["--mode=generate", "--workdir=nowhere"], "no such folder"),
+        (["--workdir=nowhere"], "needs --config"),
+        (["--mode=embed", "--workdir=nowhere", "--input", "seven"], "expected MODALITY=VALUE"),
+    ],
+)
+def test_one_line_says_what_and_what_to_do(args, said, tmp_path, capsys, monkeypatch):
+    if not any(a.startswith("--workdir") for a in args):
+        args = [*args, f"--workdir={tmp_path / 'run'}"] if "--mode=generate" not in args else args
+    assert main(["mm", *args]) == 2
+    out = capsys.readouterr()
+    assert said in out.err and out.err.count("\n") == 1 and out.err.startswith("mm: ")
+
+
+def test_a_config_must_return_an_experiment(tmp_path):
+    (tmp_path / "c.py").write_text("def get_config():\n    return {'a': 1}\n")
+    with pytest.raises(UserError, match="dict"):
+        parsed("--config", str(tmp_path / "c.py"))
+
+
+def test_help_shows_how_to_start(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed("--help")
+    assert stop.value.code == 0 and "--config configs/quickstart.py" in capsys.readouterr().out

@@ -1,0 +1,216 @@
+"""The loop as its users meet it: resumed, interrupted, given NaNs, pointed at the wrong folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from mm import config, workdir
+from mm.errors import UserError
+from mm.main import main
+from mm.train import Trainer
+from tests import toy, toy_config
+
+
+def train(exp, folder):
+    workdir.claim(folder, exp)
+    trainer = Trainer(exp, folder)
+    trainer.train()
+    state = jax.device_get(
+        trainer.checkpoints.restore(trainer.checkpoints.latest(), state_shapes(trainer))
+    )
+    trainer.checkpoints.close()
+    return state
+
+
+def state_shapes(trainer):
+    from mm import state
+
+    return state.abstract(
+        trainer.task, trainer.tx, trainer.exp.seed, trainer.exp.optim.ema > 0, trainer.mesh
+    )
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder):
+    return {line["step"]: line["loss"] for line in lines(folder) if "loss" in line}
+
+
+def test_it_learns_and_leaves_what_it_promises(tmp_path):
+    exp = toy_config.get_config()
+    train(exp, tmp_path / "run")
+    values = losses(tmp_path / "run")
+    assert list(values) == list(range(1, 61)) and values[60] < 0.1 * values[1]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["error"]["distance"] < 0.5 and results["train"]["steps"] == 60
+    assert (tmp_path / "run" / "report" / "index.html").exists()
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    evaluated = [line for line in lines(tmp_path / "run") if "error/distance" in line]
+    assert [line["step"] for line in evaluated] == [20, 40]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_stopped_and_resumed_is_bit_equal(tmp_path, ema, capsys):
+    """Stopped by a real SIGTERM in the middle; the second run continues and ends at the same bits."""
+    exp = toy_config.get_config()
+    exp.optim.ema = ema
+    whole = train(exp, tmp_path / "whole")
+    again = train(exp, tmp_path / "again")
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+        assert np.array_equal(a, b), "the same seed must give the same bits"
+    broken = replace(exp, evals=(toy.Error(signal_at=20),))
+    train(broken, tmp_path / "part")
+    assert "SIGTERM: saved step 20" in capsys.readouterr().out
+    parts = train(broken, tmp_path / "part")
+    assert "continues after step 20" in capsys.readouterr().out
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        assert np.array_equal(a, b)
+    assert losses(tmp_path / "part") == losses(tmp_path / "whole")
+    train(broken, tmp_path / "part")
+    assert "finished: 60 steps" in capsys.readouterr().out
+
+
+def test_ctrl_c_in_a_real_process_then_the_same_command(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "mm.main",
+        "--config",
+        "tests/toy_config.py",
+        "--workdir",
+        str(tmp_path / "run"),
+        "--config.steps=100000",
+        "--config.log_every=1",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("step "):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stdout.read()
+    assert process.wait(60) == 0 and "SIGINT: saved step" in rest
+    step = int(rest.partition("saved step ")[2].split()[0])
+    assert max(losses(tmp_path / "run")) == step
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("continues after"):
+            assert int(line.split()[-1]) == step
+            process.terminate()
+            break
+    else:
+        pytest.fail("it did not continue")
+    process.stdout.read()
+    assert process.wait(60) == 0
+
+
+def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "mm.main",
+        "--config",
+        "tests/toy_config.py",
+        "--workdir",
+        str(tmp_path / "run"),
+        "--config.log_every=1",
+        "--config.evals[0].hold=0.2",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    jsonl = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (jsonl.exists() and '"step": 41' in jsonl.read_text()):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "continues after step" in done.stdout or "finished" in done.stdout
+    whole = train(toy_config.get_config(), tmp_path / "whole")
+    assert whole is not None and losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_named(tmp_path, capsys):
+    exp = replace(
+        toy_config.get_config(), data=config.Data(source=toy.Toy(broken=5), batch_size=16)
+    )
+    state = train(exp, tmp_path / "run")
+    out = capsys.readouterr().out
+    assert out.count("skipped, not finite: fit/square") == 15, "once an epoch"
+    assert np.isfinite(state["params"]["layer"]["kernel"]).all()
+    assert state["buffers"]["seen"] == 45 and state["step"] == 60
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["error"]["distance"] < 0.6
+
+
+def test_a_run_that_is_lost_stops_and_says_which_term(tmp_path, capsys):
+    args = [
+        "mm",
+        "--config",
+        "tests/toy_config.py",
+        "--workdir",
+        str(tmp_path / "run"),
+        "--config.data.source.broken=-2",
+    ]
+    assert main(args) == 2
+    assert (
+        "11 steps in a row were not finite" in (err := capsys.readouterr().err)
+        and "fit/square" in err
+    )
+
+
+def test_cosines_between_the_terms_gradients_are_logged(tmp_path):
+    exp = replace(toy_config.get_config(), cosine_every=10)
+    train(exp, tmp_path / "run")
+    values = [
+        line["cosine/decay-fit"] for line in lines(tmp_path / "run") if "cosine/decay-fit" in line
+    ]
+    assert len(values) == 6 and all(-1 <= v <= 1 for v in values)
+
+
+def test_a_folder_of_another_experiment_is_left_alone(tmp_path, capsys):
+    folder = tmp_path / "run"
+    train(toy_config.get_config(), folder)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    args = [
+        "mm",
+        "--config",
+        "tests/toy_config.py",
+        "--workdir",
+        str(folder),
+        "--config.optim.lr=0.5",
+    ]
+    assert main(args) == 2
+    assert "another experiment (config.optim.lr: 0.3 there, 0.5 now)" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("keep")
+    assert main([*args[:-2], str(tmp_path / "mine")]) == 2
+    assert "not a run's folder" in capsys.readouterr().err
+
+
+def test_experiment_comes_back_from_its_json(tmp_path):
+    exp = toy_config.get_config()
+    workdir.claim(tmp_path / "run", exp)
+    back = workdir.experiment(tmp_path / "run")
+    assert config.to_json(back) == config.to_json(exp) and type(back.task) is toy.Regress
+
+
+def test_evaluate_again_writes_results_anew(tmp_path, capsys):
+    train(toy_config.get_config(), tmp_path / "run")
+    before = json.loads((tmp_path / "run" / "results.json").read_text())
+    (tmp_path / "run" / "results.json").unlink()
+    assert main(["mm", "--mode=evaluate", "--workdir", str(tmp_path / "run")]) == 0
+    after = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert after["error"] == before["error"]
+
+
+def test_evaluate_without_a_checkpoint_says_so(tmp_path):
+    workdir.claim(tmp_path / "run", toy_config.get_config())
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        Trainer(toy_config.get_config(), tmp_path / "run").evaluate_again()

@@ -1,0 +1,26 @@
+"""The text vocabulary of the digits: byte-level BPE in which every word of the training texts is one token.
+
+    python -m mm.main --config tokenizers/text.py --workdir runs/tokenizers/text
+
+Takes no steps; writes runs/tokenizers/text/artefact/text.safetensors; copied over tokenizers/text.safetensors it
+is what the configs name.
+"""
+
+from data_pipelines.digits import Digits
+from mm.config import Data, Experiment, Optim
+from mm.tasks.vocabulary import TrainVocabulary
+
+
+def get_config(arg: str = "") -> Experiment:
+    """The recipe of the shipped vocabulary; `arg` is not used."""
+    card = {
+        "data": "the words and captions of MNIST's first 55,000 training images",
+        "licence": "CC BY-SA 3.0, as the data",
+    }
+    return Experiment(
+        name="text-vocabulary",
+        task=TrainVocabulary(column="text", max_len=8, card=card),
+        data=Data(source=Digits(modalities=("text",))),
+        optim=Optim(warmup=0),
+        steps=0,
+    )
