@@ -15,7 +15,7 @@ from mm.errors import UserError, nearest
 from mm.flags import Command
 from mm.generate.sampling import Sampler
 from mm.space import TokenSpace
-from mm.tasks.joint import JointTask, Tokens
+from mm.tasks.joint import Joint, JointTask, Tokens
 
 
 class Model:
@@ -25,19 +25,8 @@ class Model:
       tokenizers: by modality. task: its token-level calls. params: plain dict of arrays.
     """
 
-    def __init__(
-        self,
-        task: JointTask,
-        params: Any,
-        toks: Mapping[str, tokenizers.Tokenizer],
-        samplers: Mapping[str, Sampler],
-    ):
-        self.task, self.params, self.tokenizers, self.samplers = (
-            task,
-            params,
-            dict(toks),
-            dict(samplers),
-        )
+    def __init__(self, task: JointTask, params: Any, toks: Mapping[str, tokenizers.Tokenizer]):
+        self.task, self.params, self.tokenizers = task, params, dict(toks)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Model":
@@ -48,7 +37,7 @@ class Model:
         """
         folder = Path(folder)
         exp = workdir.experiment(folder)
-        if not hasattr(exp.task, "samplers"):
+        if not isinstance(exp.task, Joint):
             raise UserError(
                 f"{folder}: the run of {exp.name!r} trained no joint model; name the --workdir of one that did"
             )
@@ -58,11 +47,10 @@ class Model:
         latest = checkpoints.latest()
         if latest is None:
             raise UserError(f"{folder}: has no checkpoint yet; train first (--mode=train)")
+        checkpoints.check_tokenizers(latest, {n: t.fingerprint for n, t in toks.items()})
         part = "ema" if exp.optim.ema else "params"
         params, _ = jax.eval_shape(task.init, jax.random.key(0))
-        return cls(
-            task, checkpoints.restore_part(latest, {part: params})[part], toks, exp.task.samplers
-        )
+        return cls(task, checkpoints.restore_part(latest, {part: params})[part], toks)
 
     def tokens(self, inputs: Mapping[str, Any]) -> dict[str, Tokens]:
         """Raw values, or paths, per modality -> ids. A single value (or path) counts as one row.
@@ -130,7 +118,7 @@ class Model:
             given = encode_prompt(prompt)[:2]
         ids, length = self.task.generate(
             self.params, self.tokens(inputs), output, key=jax.random.key(seed),
-            sampler=sampler or self.samplers.get(output, Sampler()), prompt=given, rows=rows,
+            sampler=sampler, prompt=given, rows=rows,
         )  # fmt: skip
         return tokenizer.decode(ids, length)
 

@@ -57,6 +57,16 @@ class Checkpoints:
             )
         return meta
 
+    def check_tokenizers(self, step: int, tokenizers: dict[str, str]) -> None:
+        """Raises UserError if the state of `step` was trained in other tokens than these (modality -> fingerprint)."""
+        written = self.meta(step)["tokenizers"]
+        for name in written.keys() | tokenizers.keys():
+            if written.get(name) != tokenizers.get(name):
+                raise UserError(
+                    f"{self.folder}/{step}: another token space: it was trained with the {name!r} tokenizer {written.get(name)}, "
+                    f"here is {tokenizers.get(name)}; bring that one back, or use another --workdir"
+                )
+
     def restore(self, step: int, abstract: Any) -> Any:
         """The state of `step` in the shapes, dtypes and shardings of `abstract`.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -183,7 +184,7 @@ class Log:
                 values["examples/s"] = (
                     self.exp.data.batch_size / statistics.median(self.step_ms[-50:]) * 1e3
                 )
-            self.writers.write(step, values | {"lr": float(self.rate(step - 1))})
+            self.writers.write(step, values | {"lr": float(np.asarray(self.rate(step - 1)))})
 
 
 def due(step: int, every: int) -> bool:

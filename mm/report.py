@@ -263,7 +263,7 @@ def _curves(path: Path) -> str:
         except (ValueError, KeyError, AttributeError):  # the last line of a killed run may be cut
             continue
         for name, value in values.items():
-            if math.isfinite(value):
+            if value is not None and math.isfinite(value):
                 series.setdefault(name, []).append((step, value))
     trained = [n for n in series if not n.startswith("validation/") and len(series[n]) > 1]
     charts = [_chart(n, series[n], series.get(f"validation/{n}", [])) for n in trained]

@@ -39,6 +39,7 @@ class Trainer:
         self.mesh = make_mesh(exp.mesh, exp.data.batch_size)
         self.tx = make_optimizer(exp.optim, exp.steps)
         self.checkpoints = checkpoint.Checkpoints(folder / "checkpoints", exp.keep)
+        self.tokenizers = {n: t.fingerprint for n, t in self.data.tokenizers.items()}
         self.spent = {"seconds": 0.0, "starts": 0}
         self.step_ms: list[float] = []
         self.first_step_seconds: float | None = None
@@ -53,10 +54,11 @@ class Trainer:
         if latest is None:
             return states.init(self.task, self.tx, self.exp.seed, self.exp.optim.ema > 0, self.mesh)
         meta = self.checkpoints.meta(latest)
+        self.checkpoints.check_tokenizers(latest, self.tokenizers)
         if meta["data"] != self.data.fingerprint:
             raise UserError(
-                f"{self.checkpoints.folder}/{latest}: written with other tokenizers or data ({meta['data']}, now {self.data.fingerprint}); "
-                "bring those back, or use another --workdir"
+                f"{self.checkpoints.folder}/{latest}: written with other data ({meta['data']}, now {self.data.fingerprint}); "
+                "bring that back, or use another --workdir"
             )
         self.spent = meta["spent"]
         shapes = states.abstract(
@@ -72,6 +74,7 @@ class Trainer:
         spent = {"seconds": self.spent["seconds"] + seconds, "starts": self.spent["starts"] + 1}
         meta = {
             "data": self.data.fingerprint,
+            "tokenizers": self.tokenizers,
             "config": config.fingerprint(self.exp),
             "spent": spent,
             "machine": machine(),

@@ -4,8 +4,8 @@
 
 Takes RUNTIME on two cores. Expected: VALACC of the validation images right; `test` in
 results.json is for the report: nothing here was chosen by it. Writes
-runs/judges/image/artefact/image.safetensors; copied over configs/judges/image.safetensors it is what
-other configs name.
+runs/judges/image/artefact/image.safetensors; copied over configs/judges/image.safetensors it is
+what other configs name.
 
 A judge learns from real training images alone, and is no loss, selector or feature of anything.
 """

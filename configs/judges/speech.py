@@ -8,7 +8,7 @@ runs/judges/speech/artefact/speech.safetensors; copied over configs/judges/speec
 what other configs name.
 
 A judge learns from real training recordings alone, and is no loss, selector or feature of anything.
-It sees power in coarse bands, without phases: speech whose phases were estimated is not strange to it.
+It sees power in coarse bands, without phases: a voice with estimated phases is not strange to it.
 """
 
 from data_pipelines.digits import Digits

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from mm.data.records import CorruptLog, Records
 from mm.errors import UserError
@@ -63,9 +64,13 @@ def open_records(
     Raises:
       UserError: a file of the split cannot be opened at all.
     """
+    shards = builder.info.splits[split].file_instructions
     with _damage_named(Path(builder.data_path)):
         source = builder.as_data_source(split=split).data_source
-    shards = builder.info.splits[split].file_instructions
+        # The source opens files only when it is read; this opens them, and counts.
+        found = len(ArrayRecordDataSource([str(shard.filename) for shard in shards]))
+        if found != len(source):
+            raise ValueError(f"{split}: {found} records where {len(source)} were written")
 
     def locate(index: int) -> tuple[str, int]:
         for shard in shards:

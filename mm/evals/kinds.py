@@ -36,7 +36,7 @@ class Kind:
       facts: one raw row -> {fact: value}: what it shows, or states. Two kinds that have facts are
         also compared fact by fact.
       prompt: what generation is given of it, a template for its tokenizer's `encode_prompt`.
-      sampler: how it is generated.
+      sampler: how it is generated; None = as the task's settings say.
       front: raw rows -> float32[n, d], the front end of the features that compare generated with
         real rows; not used for strings.
     """
@@ -47,7 +47,7 @@ class Kind:
     judge: Reader | tuple[Reader, ...] = ()
     facts: Callable[[Any], dict[str, Any]] | None = None
     prompt: str | None = None
-    sampler: Sampler = dataclasses.field(default_factory=Sampler)
+    sampler: Sampler | None = None
     front: Callable[[Any], np.ndarray] = dataclasses.field(default_factory=Flat)
 
     @property

@@ -191,18 +191,20 @@ class JointTask:
         )
 
     def generate(
-        self, params: Any, inputs: Mapping[str, Tokens], target: str, *, key: jax.Array, sampler: Sampler,
+        self, params: Any, inputs: Mapping[str, Tokens], target: str, *, key: jax.Array, sampler: Sampler | None = None,
         prompt: tuple[np.ndarray, np.ndarray] | None = None, rows: int | None = None, chunk: int = 256,
     ) -> Tokens:  # fmt: skip
         """Samples `target` given all of `inputs` (which may be empty: then `rows` says how many).
 
         Args:
+          sampler: None = the one that the settings name for `target`.
           prompt: what is known of the target: (ids int32[size], known bool[size]), the same for all rows, or [n, size] each.
 
         Returns:
           ids int32[n, size], length int32[n].
         """
         names, m = self._ordered(inputs, least=0), self.space[self._known(target)]
+        how = sampler or self.settings.samplers.get(target, Sampler())
         count = len(inputs[names[0]][0]) if names else rows or 1
         ids, known = (
             (np.zeros(m.size, np.int32), np.zeros(m.size, bool)) if prompt is None else prompt
@@ -213,14 +215,14 @@ class JointTask:
         def generate(params: Any, ids: list[jax.Array], length: list[jax.Array]) -> jax.Array:
             *sources, given, known = ids
             predict = self._predictor(
-                params, names, sources, length[: len(names)], target, sampler.guidance
+                params, names, sources, length[: len(names)], target, how.guidance
             )
             run = sample_sequence if m.order == "left_to_right" else sample_parallel
             chunk_key = jax.random.fold_in(jax.random.key(0), length[-1][0])
-            return run(predict, given, known.astype(bool), chunk_key, sampler)
+            return run(predict, given, known.astype(bool), chunk_key, how)
 
         columns = [inputs[n] for n in names] + [(ids, seeds), (known.astype(np.int32), seeds)]
-        out = self._chunked(("generate", names, target, sampler), generate, params, columns, chunk)
+        out = self._chunked(("generate", names, target, how), generate, params, columns, chunk)
         return out, self._lengths(out, m)
 
     def score(

@@ -37,9 +37,13 @@ class TrainVocabulary:
     def validate(self) -> None:
         """Raises UserError for sizes without room."""
         if self.size < 257:
-            raise UserError(f"config.task.size={self.size}: the 256 bytes leave no room for a token; raise it")
+            raise UserError(
+                f"config.task.size={self.size}: the 256 bytes leave no room for a token; raise it"
+            )
         if self.max_len < 2:
-            raise UserError(f"config.task.max_len={self.max_len}: a token and the end need 2 places; raise it")
+            raise UserError(
+                f"config.task.max_len={self.max_len}: a token and the end need 2 places; raise it"
+            )
 
     def build(self, data: Any) -> "VocabularyTask":
         return VocabularyTask(self, data)
@@ -58,7 +62,9 @@ def train_bpe(counts: Mapping[str, int], size: int) -> hf.Tokenizer:
     bpe.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = hf.decoders.ByteLevel()
     alphabet = sorted(hf.pre_tokenizers.ByteLevel.alphabet())
-    trainer = hf.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    trainer = hf.trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=alphabet, show_progress=False
+    )
     texts = (" " + t for t in sorted(counts) for _ in range(counts[t]))
     bpe.train_from_iterator(texts, trainer)
     return bpe
@@ -89,16 +95,28 @@ class VocabularyTask:
         s = self.settings
         counts = Counter(self._texts("train"))
         bpe, fold = train_bpe(counts, s.size), all(t == t.lower() for t in counts)
-        config, arrays = {"max_len": s.max_len, "fold_case": fold}, {"vocabulary": text.to_bytes(bpe)}
-        made = text.TextTokenizer(name=s.column, meta={"config": config, "fingerprint": "", "card": {}}, arrays=arrays)
-        _, length = made.encode(list(counts))
+        texts = sorted(counts)
+        longest, words = max(
+            (len(e.ids) + 1, t)
+            for e, t in zip(bpe.encode_batch([" " + t for t in texts]), texts, strict=True)
+        )
+        if longest > s.max_len:
+            raise UserError(
+                f"config.task.max_len={s.max_len}: training text {words!r} has {longest} tokens with its end; raise it"
+            )
+        config, arrays = (
+            {"max_len": s.max_len, "fold_case": fold},
+            {"vocabulary": text.to_bytes(bpe)},
+        )
+        meta = {"config": config, "fingerprint": "", "card": {}}
+        made = text.TextTokenizer(name=s.column, meta=meta, arrays=arrays)
         held_out = self._texts("validation")
         ids, held_out_length = made.encode(held_out)
         exact = np.mean([a == b for a, b in zip(made.decode(ids), held_out, strict=True)])
         figures = {
             "exact": float(exact),
             "tokens_per_text": round(float(held_out_length.mean()), 3),
-            "longest_training_text": int(length.max()),
+            "longest_training_text": longest,
             "vocabulary": made.modality.vocabulary.size if made.modality.vocabulary else 0,
         }
         path = folder / f"{s.column}.safetensors"

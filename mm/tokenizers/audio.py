@@ -52,7 +52,8 @@ class AudioAutoencoder:
       latent: features of a latent; the quantizer's width.
       encoder_width, encoder_blocks, decoder_width, decoder_blocks, heads: of the two transformers.
       iterations: of Griffin-Lim.
-      trim_db: what is this far below a file's loudest moment, at its ends, is taken for silence.
+      trim_db: a file's ends are silence where they are 10 dB or less above its quietest tenth; but at least
+        the first of these below its loudest moment, and the second in any case.
     """
 
     kind: ClassVar[str] = "audio"
@@ -65,9 +66,9 @@ class AudioAutoencoder:
     context: int = 2
     reach: int = 1
     floor: float = 1e-3
-    denoise: float = 1.5
-    mean: float = -6.45
-    std: float = 0.94
+    denoise: float = 2.5
+    mean: float = -6.5
+    std: float = 0.96
     latent: int = 16
     encoder_width: int = 128
     encoder_blocks: int = 1
@@ -75,7 +76,7 @@ class AudioAutoencoder:
     decoder_blocks: int = 3
     heads: int = 4
     iterations: int = 32
-    trim_db: float = 35.0
+    trim_db: tuple[float, float] = (15.0, 35.0)
 
     @property
     def grid(self) -> Grid:
@@ -116,7 +117,9 @@ class AudioNetwork(nnx.Module):
         s = self.settings
         magnitude = signal.magnitude(raw, s.n_fft, s.hop)
         if s.denoise:
-            magnitude = jnp.maximum(magnitude - s.denoise * steady_noise(magnitude), 0.0)
+            noise = s.denoise * steady_noise(magnitude)
+            # what is far above the noise stays as it is
+            magnitude *= jnp.maximum(1 - jnp.square(noise / (magnitude + 1e-9)), 0.0)
         return (jnp.log(magnitude + s.floor) - s.mean) / s.std
 
     def encode(self, x: jax.Array) -> jax.Array:
@@ -276,7 +279,8 @@ def framed(wave: np.ndarray, settings: AudioAutoencoder) -> np.ndarray:
     step = s.rate // 100  # levels are measured every 10 ms
     padded = np.pad(wave, (0, -len(wave) % step))
     power = np.square(padded).reshape(-1, step).mean(1)
-    loud = np.flatnonzero(power > power.max() * 10 ** (-s.trim_db / 10))
+    least, most = (power.max() * 10 ** (-db / 10) for db in s.trim_db)
+    loud = np.flatnonzero(power > np.clip(10 * np.quantile(power, 0.1), most, least))
     kept = padded[max(loud[0] - 1, 0) * step : (loud[-1] + 2) * step]
     if len(kept) > s.length:
         energy = np.concatenate([[0.0], np.cumsum(np.square(kept, dtype=np.float64))])

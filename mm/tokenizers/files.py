@@ -69,20 +69,14 @@ def read_picture(path: Path) -> np.ndarray:
         raise UserError(
             f"{path}: claims more than {LARGEST:,} pixels; give a smaller picture"
         ) from e
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-    ) as e:  # what Pillow raises for damaged files
+    except (OSError, SyntaxError, ValueError) as e:  # Pillow on damaged files
         raise UserError(f"{path}: a damaged picture ({e}); export it again as PNG") from e
 
 
 def _grey(image: Image.Image) -> np.ndarray:
     """Any mode of Pillow -> float32[h, w] in 0..255."""
-    if (
-        image.mode.startswith("I") or image.mode == "F"
-    ):  # more than 8 bits: stretched, as its scale is unknown
+    # more than 8 bits: stretched, for nothing says what full scale is
+    if image.mode.startswith("I") or image.mode == "F":
         wide = np.asarray(image, np.float32)
         span = max(float(wide.max() - wide.min()), 1e-9)
         image = Image.fromarray(((wide - wide.min()) * (255 / span)).astype(np.uint8))
@@ -111,12 +105,8 @@ def frame(grey: np.ndarray, framing: Framing, path: Path) -> np.ndarray:
     Raises:
       UserError: nothing is drawn on it.
     """
-    ink = _ink(grey, path)
-    rows, cols = np.flatnonzero(ink.max(1) > SOLID), np.flatnonzero(ink.max(0) > SOLID)
-    side = max(np.ptp(rows), np.ptp(cols)) + 1
-    ink = _thickened(np.pad(ink, side), framing.stroke * side)
-    rows, cols = np.flatnonzero(ink.max(1) > SOLID), np.flatnonzero(ink.max(0) > SOLID)
-    ink = ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    ink = _cropped(_ink(grey, path))
+    ink = _cropped(_thickened(ink, framing.stroke * max(ink.shape)))
     scale = framing.box / max(ink.shape)
     size = (max(round(ink.shape[1] * scale), 1), max(round(ink.shape[0] * scale), 1))
     small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BICUBIC)).clip(0)
@@ -165,30 +155,40 @@ def _paper(grey: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _without_specks(ink: np.ndarray) -> np.ndarray:
     """Removes what is apart from all strokes and small: dust, and the noise that is left."""
-    parts, _ = ndimage.label(ink > SOLID, np.ones((3, 3)))
+    parts = np.zeros(ink.shape, np.int32)
+    ndimage.label(ink > SOLID, np.ones((3, 3)), output=parts)
     mass = np.bincount(parts.ravel(), ink.ravel())
     mass[0] = 0
     strokes = np.isin(parts, np.flatnonzero(mass >= 0.03 * mass.max())) & (parts > 0)
     return np.where(ndimage.binary_dilation(strokes, iterations=2), ink, 0)  # with their soft edges
 
 
+def _cropped(ink: np.ndarray) -> np.ndarray:
+    """What lies within the outermost strokes."""
+    rows, cols = np.flatnonzero(ink.max(1) > SOLID), np.flatnonzero(ink.max(0) > SOLID)
+    return ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+
+
 def _thickened(ink: np.ndarray, thinnest: float) -> np.ndarray:
     """Strokes at least `thinnest` pixels wide on average; wide enough ones are left alone."""
-    inside = ink > 0.5
+    inside = np.pad(ink, 1) > 0.5
     if not inside.any():
         return ink
     # across a stroke t pixels wide, the distance to the first pixel outside averages t / 4 + 1 / 2
-    thickness = 4 * float(ndimage.distance_transform_edt(inside)[inside].mean()) - 2
-    radius = round((thinnest - thickness) / 2)
-    if radius < 1:
+    distance = np.asarray(ndimage.distance_transform_edt(inside))
+    missing = (thinnest - (4 * float(distance[inside].mean()) - 2)) / 2
+    if missing < 0.5:
         return ink
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    return ndimage.grey_dilation(ink, footprint=x * x + y * y <= radius * radius + 0.5)
+    ink = np.pad(ink, round(missing) + 2)
+    outside = np.asarray(ndimage.distance_transform_edt(ink <= 0.5))
+    return np.maximum(ink, (missing + 1 - outside).clip(0, 1)).astype(np.float32)
 
 
 def _centred(small: np.ndarray, height: int, width: int) -> np.ndarray:
     """Pastes `small` so that its centre of mass is at pixel (height / 2, width / 2), from 0, as far as it fits."""
-    cy, cx = ndimage.center_of_mass(small)
+    mass = small.sum()
+    cy = float(small.sum(1) @ np.arange(small.shape[0]) / mass)
+    cx = float(small.sum(0) @ np.arange(small.shape[1]) / mass)
     top = int(np.clip(round(height / 2 - cy), 0, height - small.shape[0]))
     left = int(np.clip(round(width / 2 - cx), 0, width - small.shape[1]))
     out = np.zeros((height, width), np.float32)

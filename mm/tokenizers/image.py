@@ -80,7 +80,12 @@ class ImageNetwork(nnx.Module):
 
     def __init__(self, settings: ImageAutoencoder, *, rngs: nnx.Rngs):
         s = settings
-        self.grid, self.patch, self.margin, self.pixels = s.grid, s.patch, s.margin, (s.height, s.width)
+        self.grid, self.patch, self.margin, self.pixels = (
+            s.grid,
+            s.patch,
+            s.margin,
+            (s.height, s.width),
+        )
         self.window_in = Linear((s.patch + 2 * s.margin) ** 2, s.hidden, rngs=rngs)
         self.place = nnx.Param(0.02 * jax.random.normal(rngs.params(), (s.grid.size, s.hidden)))
         self.encoder = stack(lambda r: Residual(s.hidden, rngs=r), s.encoder_layers, rngs)
@@ -109,7 +114,10 @@ class ImageNetwork(nnx.Module):
         """`reconstruction`: cross-entropy in nats per pixel; `mse`: mean squared error of pixels in [0, 1], a metric."""
         entropy = optax.sigmoid_binary_cross_entropy(out, x)
         error = jnp.square(jax.nn.sigmoid(out) - x)
-        return {name: (v.sum(), jnp.float32(v.size)) for name, v in {"reconstruction": entropy, "mse": error}.items()}
+        return {
+            name: (v.sum(), jnp.float32(v.size))
+            for name, v in {"reconstruction": entropy, "mse": error}.items()
+        }
 
     def render(self, out: jax.Array) -> jax.Array:
         """Logits -> uint8[B, H, W]."""
@@ -137,8 +145,9 @@ class ImageTokenizer:
     """See `mm.tokenizers.Tokenizer`. Raw rows are uint8[n, H, W]."""
 
     def __init__(self, *, name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
-        fields = dict(meta["config"]["network"])
-        settings = ImageAutoencoder(**fields | {"framing": files.Framing(**fields["framing"])})
+        fields: dict[str, Any] = dict(meta["config"]["network"])
+        framing = files.Framing(**fields.pop("framing"))
+        settings = ImageAutoencoder(**fields, framing=framing)
         self._autoencoder = Autoencoder(settings, meta["config"]["quantizer"], arrays)
         self._framing = settings.framing
         self._shape = (settings.height, settings.width)

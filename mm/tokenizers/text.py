@@ -37,7 +37,9 @@ class TextTokenizer:
         self._fold: bool = meta["config"]["fold_case"]
         vocabulary = Vocabulary(name=name, size=self._eos + 1, eos=self._eos)
         layout = Sequence(max_len=meta["config"]["max_len"])
-        self.modality = Modality(name=name, vocabulary=vocabulary, layout=layout, order="left_to_right")
+        self.modality = Modality(
+            name=name, vocabulary=vocabulary, layout=layout, order="left_to_right"
+        )
         self.fingerprint: str = meta["fingerprint"]
         self.card: dict[str, Any] = meta["card"]
 
@@ -47,7 +49,9 @@ class TextTokenizer:
         Raises:
           UserError: a text is longer than the layout.
         """
-        texts, rows = np.unique(np.asarray(raw, dtype=object), return_inverse=True)  # captions repeat a lot
+        texts, rows = np.unique(
+            np.asarray(raw, dtype=object), return_inverse=True
+        )  # captions repeat a lot
         pieces = [e.ids for e in self._bpe.encode_batch([" " + t if t else "" for t in texts])]
         for text, ids in zip(texts, pieces, strict=True):
             self._check_length(text, len(ids) + 1)
@@ -63,7 +67,9 @@ class TextTokenizer:
         ends = np.full(len(ids), ids.shape[1]) if length is None else np.asarray(length)
         after = np.arange(ids.shape[1]) >= ends[:, None]
         table, rows = np.unique(np.where(after, self._eos, ids), axis=0, return_inverse=True)
-        pieces = [row[: np.argmax(np.append(row, self._eos) == self._eos)].tolist() for row in table]
+        pieces = [
+            row[: np.argmax(np.append(row, self._eos) == self._eos)].tolist() for row in table
+        ]
         texts = [text.removeprefix(" ") for text in self._bpe.decode_batch(pieces)]
         return [texts[i] for i in rows]
 
@@ -80,15 +86,22 @@ class TextTokenizer:
         body = body.removesuffix(OPEN).rstrip() if is_open else body
         holes = body.count(HOLE)
         if not is_open and not holes:
-            raise UserError(f"template {template!r}: leaves nothing to fill in; write {HOLE} for a token, or end it with ' {OPEN}'")
+            raise UserError(
+                f"template {template!r}: leaves nothing to fill in; write {HOLE} for a token, or end it with ' {OPEN}'"
+            )
         tokens: list[int | None] = []
         for i, part in enumerate(body.split(HOLE)):
-            text = self._folded(part.rstrip() if i < holes else part)  # the space before a word is in its token
+            text = self._folded(
+                part.rstrip() if i < holes else part
+            )  # the space before a word is in its token
             tokens += [None] if i else []
             tokens += self._bpe.encode(" " + text if i == 0 and text else text).ids
         tokens += [] if is_open else [self._eos]
         self._check_length(template, len(tokens) + is_open)
-        ids, known = np.full(self.modality.size, self._eos, np.int32), np.zeros(self.modality.size, bool)
+        ids, known = (
+            np.full(self.modality.size, self._eos, np.int32),
+            np.zeros(self.modality.size, bool),
+        )
         for place, token in enumerate(tokens):
             if token is not None:
                 ids[place], known[place] = token, True

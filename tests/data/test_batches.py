@@ -48,7 +48,7 @@ def assert_equal(one: Batch, other: Batch) -> None:
 
 
 @given(count=st.integers(1, 40), batch_size=st.integers(1, 50), epochs=st.integers(1, 4))
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 def test_every_epoch_has_every_row_once_and_epochs_follow_without_a_gap(count, batch_size, epochs):
     steps = -(-count * epochs // batch_size)
     batches = Batches(order_of(count), dict, batch_size=batch_size, steps=steps)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mm.data.built import open_records, prepare
@@ -116,8 +117,6 @@ def unreadable_after_flip(path: Path, offset: int) -> list[int]:
     data = bytearray(path.read_bytes())
     data[offset] ^= 0x10
     path.write_bytes(data)
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
     found, reader = [], ArrayRecordDataSource(str(path))
     for i in range(len(reader)):
         try:
@@ -165,6 +164,13 @@ def test_a_truncated_file_is_named_with_what_to_do(noise, tmp_path, size):
     path = shard(builder)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(UserError, match=r"cannot be opened .*delete it"):
+        read(builder)
+
+
+def test_a_file_of_another_length_is_named_with_what_to_do(noise, tmp_path):
+    builder = prepare(noise, tmp_path)
+    shard(builder).write_bytes(shard(builder, "test").read_bytes())
+    with pytest.raises(UserError, match="train: 40 records where 300 were written"):
         read(builder)
 
 

@@ -1,7 +1,7 @@
 """Damaged records are replaced from within their split, named once, and stop a run past the limit."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm.data.records import CorruptLog, Records
@@ -36,6 +36,7 @@ def locate(index: int) -> tuple[str, int]:
 
 @pytest.mark.parametrize("kind", [Disk, DiskInBulk])
 @given(data=st.data())
+@settings(deadline=None)
 def test_an_unreadable_record_is_the_next_readable_one_of_its_split(kind, data):
     size = data.draw(st.integers(2, 30))
     rows = data.draw(st.lists(st.integers(0, size - 1), min_size=1, unique=True))

@@ -56,13 +56,13 @@ def test_sample_is_bilinear_and_zero_outside(seed, spread):
     np.testing.assert_allclose(got[0].ravel(), want, atol=2e-4)
 
 
-@pytest.mark.parametrize("front, rows", [(KEEP_PIXELS, images()), (KEEP_SOUND, waves())])
+@pytest.mark.parametrize(("front", "rows"), [(KEEP_PIXELS, images()), (KEEP_SOUND, waves())])
 def test_variations_of_size_zero_change_nothing(front, rows):
     varied = jax.jit(front.varied)(rows, jax.random.key(0))
     np.testing.assert_allclose(varied, MAPS[front.kind](rows), atol=1e-3)
 
 
-@pytest.mark.parametrize("front, rows", [(PIXELS, images()), (SOUND, waves())])
+@pytest.mark.parametrize(("front", "rows"), [(PIXELS, images()), (SOUND, waves())])
 def test_variations_are_a_pure_function_of_the_key_and_stay_in_range(front, rows):
     varied, maps = VARIED[front.kind], MAPS[front.kind](rows)
     first, again, other = (varied(rows, jax.random.key(k)) for k in (0, 0, 1))

@@ -17,7 +17,9 @@ def bars(count: int, seed: int) -> np.ndarray:
     """Bright rows and columns: uint8[count, 8, 8]."""
     rng = np.random.default_rng(seed)
     out = np.zeros((count, 8, 8), np.uint8)
-    for image, row, column in zip(out, rng.integers(0, 8, count), rng.integers(0, 8, count), strict=True):
+    for image, row, column in zip(
+        out, rng.integers(0, 8, count), rng.integers(0, 8, count), strict=True
+    ):
         image[row], image[:, column] = 255, 200
     return out
 
@@ -31,7 +33,11 @@ class Bars:
 
 def settings(**changed) -> Autoencode:
     network = ImageAutoencoder(height=8, width=8, patch=4, margin=1, latent=6, hidden=32, dense=64)
-    defaults = {"column": "bars", "network": network, "quantizer": VectorQuantizer(codes=32, width=6)}
+    defaults = {
+        "column": "bars",
+        "network": network,
+        "quantizer": VectorQuantizer(codes=32, width=6),
+    }
     return Autoencode(**defaults | changed)
 
 
@@ -51,7 +57,12 @@ def trained():
 
         grads, (terms, buffers_) = jax.grad(loss, has_aux=True)(params)
         updates, opt_ = tx.update(grads, opt)
-        return optax.apply_updates(params, updates), buffers_, opt_, terms["reconstruction"][0] / terms["reconstruction"][1]
+        return (
+            optax.apply_updates(params, updates),
+            buffers_,
+            opt_,
+            terms["reconstruction"][0] / terms["reconstruction"][1],
+        )
 
     values = []
     for i in range(150):
@@ -87,7 +98,9 @@ def test_terms_are_sums_over_the_batch():
     task = settings().build(Bars())
     params, buffers = task.init(jax.random.key(0))
     once, _ = task.loss(params, buffers, {"bars": bars(16, 0)}, jax.random.key(0))
-    twice, _ = task.loss(params, buffers, {"bars": np.tile(bars(16, 0), (2, 1, 1))}, jax.random.key(0))
+    twice, _ = task.loss(
+        params, buffers, {"bars": np.tile(bars(16, 0), (2, 1, 1))}, jax.random.key(0)
+    )
     for name in ("reconstruction", "commitment", "mse"):
         assert float(twice[name][0]) == pytest.approx(2 * float(once[name][0]), rel=1e-5)
         assert float(twice[name][1]) == 2 * float(once[name][1])
@@ -112,24 +125,35 @@ def test_what_is_exported_is_what_was_trained(trained, tmp_path):
     assert np.square(decoded - rows).mean() < 0.5 * np.square(rows - rows.mean(0)).mean()
     direct, _ = task.loss(params, buffers, {"bars": rows}, jax.random.key(0))
     stored = np.square(decoded / 255 - rows / 255.0).mean()
-    assert stored < 1.2 * float(direct["mse"][0] / direct["mse"][1])  # whose codes were partly replaced
+    assert stored < 1.2 * float(
+        direct["mse"][0] / direct["mse"][1]
+    )  # whose codes were partly replaced
 
 
 def test_fsq_serves_as_well(tmp_path):
-    task = settings(quantizer=FSQ(levels=(5, 4, 3)), network=tiny(3), weights={"reconstruction": 1.0}).build(Bars())
+    task = settings(
+        quantizer=FSQ(levels=(5, 4, 3)), network=tiny(3), weights={"reconstruction": 1.0}
+    ).build(Bars())
     params, buffers = task.init(jax.random.key(0))
     terms, after = task.loss(params, buffers, {"bars": bars(16, 0)}, jax.random.key(0))
     assert after == {} and float(terms["usage"][1]) == 60
     tokenizer = tokenizers.load(str(task.export(params, buffers, tmp_path)), "bars")
-    assert tokenizer.modality.vocabulary.size == 60 and tokenizer.decode(tokenizer.encode(bars(3, 0))[0]).shape == (3, 8, 8)
+    assert tokenizer.modality.vocabulary.size == 60 and tokenizer.decode(
+        tokenizer.encode(bars(3, 0))[0]
+    ).shape == (3, 8, 8)
 
 
 def tiny(latent: int) -> ImageAutoencoder:
-    return ImageAutoencoder(height=8, width=8, patch=4, margin=1, latent=latent, hidden=16, dense=16)
+    return ImageAutoencoder(
+        height=8, width=8, patch=4, margin=1, latent=latent, hidden=16, dense=16
+    )
 
 
 def test_replaced_codes():
-    vectors, others = jnp.zeros((400, 10, 2)), jnp.broadcast_to(jnp.arange(1.0, 401)[:, None, None], (400, 10, 2))
+    vectors, others = (
+        jnp.zeros((400, 10, 2)),
+        jnp.broadcast_to(jnp.arange(1.0, 401)[:, None, None], (400, 10, 2)),
+    )
     out = np.asarray(replaced(vectors, others, 0.1, jax.random.key(0)))[..., 0]
     assert (out > 0).mean() == pytest.approx(0.1, abs=0.02)
     assert (out > 0).any(1).mean() < 0.55  # half of the rows stay clean

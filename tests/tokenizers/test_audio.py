@@ -50,7 +50,7 @@ def path(tmp_path_factory) -> Path:
     """An artefact with random weights, whose codes are latents of sounds."""
     network = SMALL.build(nnx.Rngs(0))
     sounds = latents(network, *(word(s, 0.01 * s) for s in range(16))).reshape(-1, SMALL.latent)
-    sounds /= np.linalg.norm(sounds, axis=1, keepdims=True)
+    sounds = sounds / np.linalg.norm(sounds, axis=1, keepdims=True)
     book = sounds[-1:]  # silence; then always the latent that is farthest from all codes
     while len(book) < QUANTIZER.codes:
         book = np.append(book, sounds[[(sounds @ book.T).max(1).argmin()]], 0)
@@ -177,13 +177,19 @@ def test_a_users_file_comes_in_the_form_of_the_training_data(tokenizer, tmp_path
     tone = np.sin(2 * np.pi * 300 * t) * np.sin(np.pi * t / 0.5)
     both = np.zeros((2 * rate, 2))
     both[30_000 : 30_000 + len(t)] = 0.05 * np.stack([tone, 0.5 * tone], 1)
-    soundfile.write(tmp_path / name, both + 0.1, rate)
+    soundfile.write(tmp_path / name, both + 0.02, rate)
     row = tokenizer.read_file(tmp_path / name)
     assert row.shape == (RATE,) and row.dtype == np.float32
     np.testing.assert_allclose(np.abs(row).max(), 0.9, rtol=1e-5)
     assert np.argmax(np.abs(row)) == pytest.approx(2000, abs=200)  # the tone begins at once
     assert np.abs(row[4300:]).max() < 0.01
     assert np.abs(np.fft.rfft(row)).argmax() == 300
+
+
+def test_ends_are_trimmed_in_a_noisy_room_too():
+    noise = 0.02 * np.random.default_rng(0).standard_normal(3 * RATE)
+    noise[RATE : 2 * RATE] += word(0)
+    np.testing.assert_allclose(framed(noise, SMALL)[:3000], word(0)[:3000], atol=0.1)
 
 
 def test_of_a_long_recording_the_loudest_second_is_kept():

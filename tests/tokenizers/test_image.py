@@ -25,7 +25,9 @@ def tokenizer():
     return tokenizers.load(str(SHIPPED), "picture")
 
 
-def drawn(side: int = 280, width: int = 28, lines=((70, 60), (200, 60), (110, 220)), shift=(0, 0)) -> np.ndarray:
+def drawn(
+    side: int = 280, width: int = 28, lines=((70, 60), (200, 60), (110, 220)), shift=(0, 0)
+) -> np.ndarray:
     """A seven, light on dark, with soft edges: uint8[side, side]."""
     image = Image.new("L", (side, side))
     points = [(x * side // 280 + shift[0], y * side // 280 + shift[1]) for x, y in lines]
@@ -71,7 +73,9 @@ def test_a_drawing_survives_the_codes(tokenizer, tmp_path):
     ids, length = tokenizer.encode(seven[None])
     assert ids.shape == (1, 16) and ids.dtype == np.int32 and length.tolist() == [16]
     decoded = tokenizer.decode(ids, length)[0]
-    assert decoded.dtype == np.uint8 and mse(decoded, seven) < 0.02 < mse(np.zeros_like(seven), seven)
+    assert decoded.dtype == np.uint8 and mse(decoded, seven) < 0.02 < mse(
+        np.zeros_like(seven), seven
+    )
 
 
 def test_codes_are_local(tokenizer):
@@ -87,7 +91,9 @@ def test_rows_do_not_depend_on_their_company(tokenizer):
     """Chunks are padded to few sizes; neither that nor the neighbours may show."""
     rows = np.random.default_rng(0).integers(0, 255, (300, 28, 28)).astype(np.uint8)
     together = tokenizer.encode(rows)[0]
-    assert (tokenizer.encode(rows[:5])[0] == together[:5]).mean() > 0.97  # sums in another order: rare ties
+    assert (
+        tokenizer.encode(rows[:5])[0] == together[:5]
+    ).mean() > 0.97  # sums in another order: rare ties
     back = tokenizer.decode(together)
     np.testing.assert_allclose(back[7:8].astype(int), tokenizer.decode(together[7:8]), atol=1)
 
@@ -134,7 +140,11 @@ def variants(pixels: np.ndarray) -> dict[str, tuple[Image.Image, str, dict]]:
         "dark on light": (Image.fromarray(paper), "png", {}),
         "jpeg": (Image.fromarray(paper), "jpg", {"quality": 40}),
         "off centre on a big sheet": (big, "png", {}),
-        "photographed": (Image.fromarray((paper * 0.7 * light + 40 + noise).clip(0, 255).astype(np.uint8)), "jpg", {}),
+        "photographed": (
+            Image.fromarray((paper * 0.7 * light + 40 + noise).clip(0, 255).astype(np.uint8)),
+            "jpg",
+            {},
+        ),
         "red pen": (Image.fromarray(red), "png", {}),
         "black on transparent": (Image.fromarray(clear), "png", {}),
         "white on transparent": (Image.fromarray(clear | np.uint8([255, 255, 255, 0])), "png", {}),
@@ -161,7 +171,10 @@ def test_however_it_was_drawn(name, tmp_path):
     image.save(tmp_path / f"a.{kind}", **options)
     expected = framed(save(tmp_path / "plain.png", drawn()))
     # what is scaled down from elsewhere may land half a pixel aside
-    assert min(mse(np.roll(framed(tmp_path / f"a.{kind}"), s, (0, 1)), expected) for s in SHIFTS) < 0.01
+    assert (
+        min(mse(np.roll(framed(tmp_path / f"a.{kind}"), s, (0, 1)), expected) for s in SHIFTS)
+        < 0.01
+    )
 
 
 def test_a_pen_line_becomes_a_stroke(tmp_path):
@@ -181,10 +194,17 @@ def bomb() -> bytes:
     """A PNG of 100 bytes that claims 100,000 x 100,000 pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -238,7 +258,9 @@ def test_damaged_bytes_are_read_or_refused(tmp_path, at, junk, as_jpeg):
 @given(st.integers(1, 40), st.integers(1, 40), st.randoms(use_true_random=False))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_pixels_are_framed_or_blank(tmp_path, h, w, random):
-    pixels = np.array([random.choice([0, 0, 0, 90, 255]) for _ in range(h * w)], np.uint8).reshape(h, w)
+    pixels = np.array([random.choice([0, 0, 0, 90, 255]) for _ in range(h * w)], np.uint8).reshape(
+        h, w
+    )
     try:
         out = framed(save(tmp_path / "a.png", pixels))
     except UserError as e:

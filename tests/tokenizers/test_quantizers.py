@@ -30,7 +30,10 @@ def test_quantize_keeps_leading_axes():
 
 def slow_ema(buffers, z, ids, decay):
     """One code and one latent at a time."""
-    counts, sums = np.asarray(buffers["counts"], np.float64).copy(), np.asarray(buffers["sums"], np.float64).copy()
+    counts, sums = (
+        np.asarray(buffers["counts"], np.float64).copy(),
+        np.asarray(buffers["sums"], np.float64).copy(),
+    )
     for k in range(len(counts)):
         mine = [z[i] for i in range(len(z)) if ids[i] == k]
         counts[k] = decay * counts[k] + (1 - decay) * len(mine)
@@ -42,9 +45,21 @@ def slow_ema(buffers, z, ids, decay):
 def test_ema_update_is_running_k_means(cosine):
     rng = np.random.default_rng(0)
     z, ids = rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 4, 40)
-    buffers = {"codebook": np.ones((4, 3)), "counts": rng.uniform(5, 9, 4), "sums": rng.normal(size=(4, 3))}
+    buffers = {
+        "codebook": np.ones((4, 3)),
+        "counts": rng.uniform(5, 9, 4),
+        "sums": rng.normal(size=(4, 3)),
+    }
     buffers = {k: jnp.asarray(v, jnp.float32) for k, v in buffers.items()}
-    new = q.ema_update(buffers, jnp.asarray(z), jnp.asarray(ids), jax.random.key(0), decay=0.9, dead=0.0, cosine=cosine)
+    new = q.ema_update(
+        buffers,
+        jnp.asarray(z),
+        jnp.asarray(ids),
+        jax.random.key(0),
+        decay=0.9,
+        dead=0.0,
+        cosine=cosine,
+    )
     counts, sums = slow_ema(buffers, z, ids, 0.9)
     book = sums / counts[:, None]
     book = book / np.linalg.norm(book, axis=1, keepdims=True) if cosine else book
@@ -80,7 +95,9 @@ def test_a_collapsed_codebook_recovers(seed):
     book = jnp.asarray(centres[:1] + 0.01 * rng.normal(size=(64, 4)), jnp.float32)
     buffers = {"codebook": book, "counts": jnp.full(64, 4.0), "sums": 4 * book}
     for step in range(60):
-        z = jnp.asarray(centres[rng.integers(0, 6, 256)] + 0.05 * rng.normal(size=(256, 4)), jnp.float32)
+        z = jnp.asarray(
+            centres[rng.integers(0, 6, 256)] + 0.05 * rng.normal(size=(256, 4)), jnp.float32
+        )
         buffers = vq.update(buffers, vq.quantize(buffers, z), jax.random.key(step))
     distance = np.linalg.norm(centres[:, None] - np.asarray(buffers["codebook"]), axis=-1).min(1)
     assert distance.max() < 0.5
