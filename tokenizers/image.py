@@ -12,7 +12,7 @@ from mm.tasks.tokenizer import Autoencode
 from mm.tokenizers.image import ImageAutoencoder
 from mm.tokenizers.quantizers import VectorQuantizer
 
-STEPS = 4000
+STEPS = 5000
 
 
 def get_config(arg: str = "") -> Experiment:
@@ -33,7 +33,7 @@ def get_config(arg: str = "") -> Experiment:
             card=card,
         ),
         data=Data(source=Digits(modalities=("image",)), batch_size=256),
-        optim=Optim(lr=2e-3, warmup=min(100, steps), weight_decay=0.01, ema=0.0),
+        optim=Optim(lr=2e-3, warmup=min(100, steps // 2), weight_decay=0.01),
         steps=steps,
         log_every=50,
     )

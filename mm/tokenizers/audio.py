@@ -76,6 +76,7 @@ class AudioAutoencoder:
     decoder_blocks: int = 3
     heads: int = 4
     iterations: int = 32
+    bands: int = 32
     trim_db: tuple[float, float] = (15.0, 35.0)
 
     @property
@@ -152,10 +153,13 @@ class AudioNetwork(nnx.Module):
         """
         s = self.settings
         error = jnp.square(out - x)
+        bank = signal.mel_filterbank(s.rate, s.n_fft, s.bands)
+        envelope = jnp.square((out - x).reshape(-1, x.shape[-1]) @ (bank / bank.sum(0)))
         sounding = (x.max(-1) > s.silence + 1e-3).astype(jnp.float32)
         distance = DB * s.std * jnp.sqrt(error.mean(-1))
         return {
             "reconstruction": (error.sum(), jnp.float32(error.size)),
+            "envelope": (envelope.sum(), jnp.float32(envelope.size)),
             "log_spectral_distance": ((distance * sounding).sum(), sounding.sum()),
         }
 

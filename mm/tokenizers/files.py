@@ -23,14 +23,11 @@ class Framing:
     """How training images look: light ink on dark, in a box, centred by mass. Part of an artefact's config.
 
     Attributes:
-      height, width: of the image in pixels.
       box: longest side of the ink in pixels.
       stroke: thinnest mean stroke, as a share of the longest side of the ink; thinner ones are thickened,
         or a pen's line on a big sheet would vanish when it is scaled down.
     """
 
-    height: int = 28
-    width: int = 28
     box: int = 20
     stroke: float = 0.11
 
@@ -95,11 +92,12 @@ def _grey(image: Image.Image) -> np.ndarray:
     return values * cover + (0.0 if light else 255.0) * (1 - cover)
 
 
-def frame(grey: np.ndarray, framing: Framing, path: Path) -> np.ndarray:
-    """A grey picture of one drawn thing -> uint8[height, width] in the form of the training data.
+def frame(grey: np.ndarray, shape: tuple[int, int], framing: Framing, path: Path) -> np.ndarray:
+    """A grey picture of one drawn thing -> uint8[H, W] in the form of the training data.
 
     Args:
       grey: float32[h, w] in 0..255, dark on light or light on dark, with any margins.
+      shape: (H, W).
       path: for messages.
 
     Raises:
@@ -111,7 +109,7 @@ def frame(grey: np.ndarray, framing: Framing, path: Path) -> np.ndarray:
     size = (max(round(ink.shape[1] * scale), 1), max(round(ink.shape[0] * scale), 1))
     small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BICUBIC)).clip(0)
     small = (small / max(float(small.max()), 1e-9)).clip(0, 1)
-    return np.round(_centred(small, framing.height, framing.width) * 255).astype(np.uint8)
+    return np.round(_centred(small, *shape) * 255).astype(np.uint8)
 
 
 def _ink(grey: np.ndarray, path: Path) -> np.ndarray:

@@ -171,7 +171,7 @@ class ImageTokenizer:
 
     def read_file(self, path: Path) -> np.ndarray:
         """A user's picture -> uint8[H, W]. Raises UserError: see `mm.tokenizers.files.read_picture`."""
-        return files.frame(files.read_picture(path), self._framing, path)
+        return files.frame(files.read_picture(path), self._shape, self._framing, path)
 
     def write_file(self, raw: np.ndarray, stem: Path) -> Path:
         """uint8[H, W] -> a PNG, enlarged to be looked at; returns its path."""

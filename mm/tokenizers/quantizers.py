@@ -116,7 +116,7 @@ def ema_update(
     Args:
       buffers: codebook [K, d], counts [K] (running uses per step), sums [K, d] (running sums of latents).
       z: float32[..., d] latents of the whole batch. ids: int32[...] their codes.
-      dead: a code restarts when its running use falls below this share of the mean use.
+      dead: a code restarts when its running use falls to this share of the mean use, or to nothing.
       cosine: codes are kept at unit length.
 
     Returns:
@@ -132,7 +132,7 @@ def ema_update(
     uses, totals = hits.sum(0), jnp.matmul(hits.T, z, precision=jax.lax.Precision.HIGHEST)
     counts = decay * buffers["counts"] + (1 - decay) * uses
     sums = decay * buffers["sums"] + (1 - decay) * totals
-    restart = counts < dead * mean_use
+    restart = counts <= dead * mean_use
     fresh = sample_far(z, buffers["codebook"][ids], key, size)
     counts = jnp.where(restart, mean_use, counts)
     sums = jnp.where(restart[:, None], fresh * mean_use, sums)

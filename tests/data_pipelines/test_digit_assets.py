@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from data_pipelines import digit_assets as da
+from data_pipelines import digits
 from mm.errors import UserError
 
 
@@ -46,13 +45,14 @@ def test_what_is_read_is_what_was_given(small_inputs, small_assets):
         assert np.array_equal(labels[name], fsdd[name])
 
 
-def test_the_command_makes_the_same_files_again(small_inputs, small_assets, tmp_path):
-    mnist, fsdd = small_inputs
-    command = [sys.executable, "-m", "data_pipelines.digits", "--mnist", str(mnist)]
-    made = subprocess.run(
-        [*command, "--fsdd", str(fsdd), "--out", str(tmp_path)], capture_output=True, check=True
-    )
-    assert made.stdout.decode().count("sha256") == 4
+def test_the_command_makes_the_same_files_again(
+    small_inputs, small_assets, tmp_path, monkeypatch, capsys
+):
+    mnist, fsdd = map(str, small_inputs)
+    arguments = ["digits", "--mnist", mnist, "--fsdd", fsdd, "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    digits.main()
+    assert capsys.readouterr().out.count("sha256") == 4
     assert da.manifest_hash(tmp_path) == da.manifest_hash(small_assets)
 
 

@@ -27,7 +27,7 @@ def stroke(angle: float, width: float, length: float = 16.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("angle", [-30, 0, 20, 45])
-@pytest.mark.parametrize("width", [1.5, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("width", [2.0, 2.5, 3.0, 4.0])
 def test_thickness_is_the_width_of_a_stroke(angle, width):
     length = 18
     found = dc.stroke_thickness(stroke(angle, width, length)[None])[0]

@@ -41,7 +41,7 @@ def save(path: Path, pixels: np.ndarray, **options) -> Path:
 
 
 def framed(path: Path) -> np.ndarray:
-    return files.frame(files.read_picture(path), files.Framing(), path)
+    return files.frame(files.read_picture(path), (28, 28), files.Framing(), path)
 
 
 def mse(a: np.ndarray, b: np.ndarray) -> float:
