@@ -33,7 +33,12 @@ IMAGE = Kind(name="image", judge="configs/judges/image.safetensors", facts=measu
 SPEECH = Kind(name="speech", judge="configs/judges/speech.safetensors", front=LogSpectrogram())
 WORD = Kind(name="text", rows="word", prompt="[MASK]", judge=read_digit)
 CAPTION = Kind(
-    name="caption", modality="text", rows="caption", prompt="a ...", judge=read_digit, facts=read_facts
+    name="caption",
+    modality="text",
+    rows="caption",
+    prompt="a ...",
+    judge=read_digit,
+    facts=read_facts,
 )
 
 

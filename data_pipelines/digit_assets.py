@@ -61,7 +61,9 @@ def write_assets(mnist: Path, fsdd: Path, out: Path) -> dict[str, Any]:
     for split, name in SHEETS.items():
         _write_sheet(images[f"{split}_images"], out / name)
     soundfile.write(out / SPEECH, speech["samples"], RATE, subtype="PCM_16", compression_level=1.0)
-    labels = {f"{split}_labels": images[f"{split}_labels"].astype(np.uint8) for split in SHEETS}
+    labels: dict[str, Any] = {
+        f"{split}_labels": images[f"{split}_labels"].astype(np.uint8) for split in SHEETS
+    }
     labels |= {key: speech[key].astype(np.uint8) for key in ("digit", "speaker", "index")}
     labels["offsets"] = speech["offsets"].astype(np.int32)
     (out / LABELS).write_bytes(save(labels))

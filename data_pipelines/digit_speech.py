@@ -104,7 +104,7 @@ class Waves:
         Returns:
           float32[n, LENGTH].
         """
-        spectra = fft.rfft(work, axis=1)
+        spectra = np.asarray(fft.rfft(work, axis=1))
         longest = WORK * np.maximum(LENGTH / lengths, 1)  # slower forms would lose their ends
         choice = (draws[:, 0] * np.searchsorted(LENGTHS, longest, side="right")).astype(int)
         waves = np.zeros((len(place), LENGTH), np.float32)
@@ -128,4 +128,4 @@ def _resample(spectra: np.ndarray, size: int) -> np.ndarray:
     kept = size // 2 + 1
     if kept <= spectra.shape[1]:
         spectra = spectra[:, :kept]
-    return fft.irfft(spectra, size, axis=1) * np.float32(size / WORK)
+    return np.asarray(fft.irfft(spectra, size, axis=1)) * np.float32(size / WORK)

@@ -65,7 +65,7 @@ def term_cosines(task: Task, seed: int) -> Callable[[states.State, Any], dict[st
             )
 
         grads = {g: jax.grad(loss)(state["params"], g) for g in groups}
-        dot = lambda a, b: optax.tree.vdot(grads[a], grads[b])  # noqa: E731
+        dot = lambda a, b: optax.tree.vdot(grads[a], grads[b])
         pairs = [(a, b) for i, a in enumerate(groups) for b in groups[i + 1 :]]
         return {
             f"cosine/{a}-{b}": dot(a, b) / jnp.sqrt(dot(a, a) * dot(b, b) + 1e-30) for a, b in pairs

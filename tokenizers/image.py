@@ -3,7 +3,10 @@
     python -m mm.main --config tokenizers/image.py --workdir runs/tokenizers/image
 
 Writes runs/tokenizers/image/artefact/image.safetensors; copied over tokenizers/image.safetensors it is what the
-configs name (with its fingerprint: change it there too).
+configs name (with its fingerprint: change it there too). About 400 s of processor time (0.08 s a step).
+
+Expected, on validation images (the artefact's card): cross-entropy 0.086 nats a pixel, squared error 0.0079 of
+pixels in [0, 1], all 256 codes in use, perplexity 227.
 """
 
 from data_pipelines.digits import Digits

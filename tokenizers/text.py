@@ -3,7 +3,10 @@
     python -m mm.main --config tokenizers/text.py --workdir runs/tokenizers/text
 
 Takes no steps; writes runs/tokenizers/text/artefact/text.safetensors; copied over tokenizers/text.safetensors it
-is what the configs name.
+is what the configs name. A few seconds.
+
+Expected (the artefact's card): 316 ids (256 bytes, 59 merges, the end), every validation text comes back exactly,
+the longest training text takes all 8 places, the mean one 4.2.
 """
 
 from data_pipelines.digits import Digits

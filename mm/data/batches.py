@@ -71,11 +71,11 @@ class Batches:
             parts.append({name: rows[place[epoch == e]] for name, rows in order.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def __getitem__(self, step: int) -> Any:
-        """Batch `step`, 0 <= step < steps."""
-        if not 0 <= step < self.steps:
-            raise IndexError(f"batch {step} of {self.steps}")
-        return self.make(self.rows(step))
+    def __getitem__(self, index: int) -> Any:
+        """The batch of step `index`, 0 <= index < steps."""
+        if not 0 <= index < self.steps:
+            raise IndexError(f"batch {index} of {self.steps}")
+        return self.make(self.rows(index))
 
 
 def make_tokens(tables: Mapping[str, TokenTable], rows: Rows) -> Batch:

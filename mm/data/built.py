@@ -66,7 +66,8 @@ def open_records(
     """
     shards = builder.info.splits[split].file_instructions
     with _damage_named(Path(builder.data_path)):
-        source = builder.as_data_source(split=split).data_source
+        # TFDS's decorator hides the method's parameters.
+        source = builder.as_data_source(split).data_source  # pyright: ignore[reportCallIssue]
         # The source opens files only when it is read; this opens them, and counts.
         found = len(ArrayRecordDataSource([str(shard.filename) for shard in shards]))
         if found != len(source):

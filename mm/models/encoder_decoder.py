@@ -83,7 +83,7 @@ class EncoderDecoder(nnx.Module):
         width, dtype = settings.width, compute_dtype(settings.dtype)
         kind: dict[str, Any] = {"mlp": settings.mlp, "bias": settings.bias, "dtype": dtype}
         kind["qk_norm"] = settings.qk_norm
-        normal = lambda *shape, std=0.02: nnx.Param(std * jax.random.normal(rngs.params(), shape))  # noqa: E731
+        normal = lambda *shape, std=0.02: nnx.Param(std * jax.random.normal(rngs.params(), shape))
         self.token_scale = settings.token_scale or width**0.5
         self.token = normal(space.size, width, std=settings.token_std or 1 / self.token_scale)
         self.modality = normal(len(space.modalities), width)

@@ -89,8 +89,11 @@ def fill(key: jax.Array, count: jax.Array, limit: jax.Array, total: int) -> jax.
 def whole_counts(
     key: jax.Array, settings: Masking, length: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """One target modality in parts; of the others one, or a random subset, whole (or, seldom, none): int32[B, M] each."""
-    k1, k2, k3, k4, k5, k6 = jax.random.split(key, 6)
+    """One modality, or a random subset, whole (or, seldom, none), and of another one a part: int32[B, M] each.
+
+    Whatever is hidden is a target: one reading of the context is asked about all that it does not show.
+    """
+    k1, k2, k3, k4, k5, k6, k7 = jax.random.split(key, 7)
     rows, modalities = length.shape
     present = length > 0
     noise = jnp.where(present, jax.random.uniform(k1, length.shape), -1.0)
@@ -114,8 +117,7 @@ def whole_counts(
     part = jnp.where(u1 < settings.nothing, 0.0, u2)
     shown = jnp.minimum(jnp.floor(part * length), settings.visible - used).astype(jnp.int32)
     visible = jnp.where(source, length, jnp.where(target, shown, 0))
-    targets = jnp.where(target, jnp.minimum(length - visible, settings.targets), 0)
-    return visible, targets
+    return visible, fill(k7, jnp.zeros_like(length), length - visible, settings.targets)
 
 
 def ranks(values: jax.Array) -> jax.Array:

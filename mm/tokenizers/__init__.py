@@ -52,11 +52,17 @@ def load(reference: str, name: str) -> Tokenizer:
     """
     from mm.tokenizers import audio, image, text
 
-    kinds = {"image": image.ImageTokenizer, "audio": audio.AudioTokenizer, "text": text.TextTokenizer}
+    kinds = {
+        "image": image.ImageTokenizer,
+        "audio": audio.AudioTokenizer,
+        "text": text.TextTokenizer,
+    }
     path, _, pinned = reference.partition("#")
     meta, arrays = artefact.read(Path(path))
     if meta["kind"] not in kinds:
-        raise UserError(f"{path}: holds a {meta['kind']!r}, not a tokenizer{nearest(meta['kind'], kinds)}")
+        raise UserError(
+            f"{path}: holds a {meta['kind']!r}, not a tokenizer{nearest(meta['kind'], kinds)}"
+        )
     if pinned and not meta["fingerprint"].startswith(pinned):
         raise UserError(
             f"{path}: fingerprint {meta['fingerprint']} is not the {pinned} that the config was made for; "

@@ -30,7 +30,13 @@ def fingerprint(kind: str, config: dict[str, Any], arrays: dict[str, np.ndarray]
     return digest.hexdigest()[:16]
 
 
-def write(path: Path, kind: str, config: dict[str, Any], arrays: dict[str, np.ndarray], card: dict[str, Any]) -> str:
+def write(
+    path: Path,
+    kind: str,
+    config: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    card: dict[str, Any],
+) -> str:
     """Writes an artefact (all or nothing) and returns its fingerprint.
 
     Args:
@@ -60,19 +66,29 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
       UserError: no such file, not an artefact, a newer format, or contents that do not match the fingerprint.
     """
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; train it with its recipe, or check the path in the config")
+        raise UserError(
+            f"{path}: no such file; train it with its recipe, or check the path in the config"
+        )
     try:
         with safe_open(path, framework="numpy") as f:
             metadata = f.metadata() or {}
             arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as e:
-        raise UserError(f"{path}: not a readable safetensors file ({e}); restore it from the repository") from e
+        raise UserError(
+            f"{path}: not a readable safetensors file ({e}); restore it from the repository"
+        ) from e
     if "kind" not in metadata:
         raise UserError(f"{path}: safetensors without mm's metadata; write it with mm's own export")
     if int(metadata["format_version"]) > FORMAT_VERSION:
-        raise UserError(f"{path}: written by a newer mm (format {metadata['format_version']}); update mm")
-    meta = {k: json.loads(metadata[k]) for k in ("config", "card")} | {k: metadata[k] for k in ("kind", "fingerprint")}
+        raise UserError(
+            f"{path}: written by a newer mm (format {metadata['format_version']}); update mm"
+        )
+    meta = {k: json.loads(metadata[k]) for k in ("config", "card")} | {
+        k: metadata[k] for k in ("kind", "fingerprint")
+    }
     found = fingerprint(meta["kind"], meta["config"], arrays)
     if found != meta["fingerprint"]:
-        raise UserError(f"{path}: its contents ({found}) are not what its label says ({meta['fingerprint']}); restore the file")
+        raise UserError(
+            f"{path}: its contents ({found}) are not what its label says ({meta['fingerprint']}); restore the file"
+        )
     return meta, arrays

@@ -102,8 +102,8 @@ class AudioNetwork(nnx.Module):
         s = settings
         self.settings = s
         self.places, features = s.grid.size, s.n_fft // 2 + 1
-        encoder_block = lambda r: Block(s.encoder_width, s.heads, rngs=r)  # noqa: E731
-        decoder_block = lambda r: Block(s.decoder_width, s.heads, rngs=r)  # noqa: E731
+        encoder_block = lambda r: Block(s.encoder_width, s.heads, rngs=r)
+        decoder_block = lambda r: Block(s.decoder_width, s.heads, rngs=r)
         self.patch_in = Linear((s.patch + 2 * s.context) * features, s.encoder_width, rngs=rngs)
         self.encoder = stack(encoder_block, s.encoder_blocks, rngs)
         self.encoder_norm = LayerNorm(s.encoder_width)
@@ -135,13 +135,15 @@ class AudioNetwork(nnx.Module):
         count = len(place) * s.patch
         shifts = [padded[:, i : i + count : s.patch] for i in range(s.patch + 2 * s.context)]
         near = jnp.asarray(np.abs(place[:, None] - place) <= s.reach)
-        h_bnd = run_stack(self.encoder, self.patch_in(jnp.concatenate(shifts, -1)), near)
+        h_bnd = run_stack(
+            self.encoder, self.patch_in(jnp.concatenate(shifts, -1)), near, scan=False
+        )
         return self.latent_out(self.encoder_norm(h_bnd[:, margin : margin + self.places]))
 
     def decode(self, vectors_bnd: jax.Array) -> jax.Array:
         """Codes' vectors float32[B, n, latent] -> standardised log magnitudes float32[B, F, K]."""
         positions = sincos_1d(self.places, self.settings.decoder_width)
-        h_bnd = run_stack(self.decoder, self.latent_in(vectors_bnd) + positions)
+        h_bnd = run_stack(self.decoder, self.latent_in(vectors_bnd) + positions, scan=False)
         patches = self.patch_out(self.decoder_norm(h_bnd))
         return rearrange(patches, "b n (f k) -> b (n f) k", f=self.settings.patch)
 
@@ -167,7 +169,7 @@ class AudioNetwork(nnx.Module):
         """Standardised log magnitudes float32[B, F, K] -> float32[B, length], its loudest sample at `peak`."""
         s = self.settings
         magnitude = jnp.maximum(jnp.exp(out * s.std + s.mean) - s.floor, 0.0)
-        find = lambda m: signal.griffin_lim(m[None], s.hop, s.length, iterations=s.iterations)[0]  # noqa: E731
+        find = lambda m: signal.griffin_lim(m[None], s.hop, s.length, iterations=s.iterations)[0]
         wave = jax.lax.map(find, magnitude, batch_size=min(RENDERED, len(out)))
         loudest = jnp.abs(wave).max(1, keepdims=True)
         # silence stays silence

@@ -1,4 +1,4 @@
-"""Data sets are built once, all or nothing, quietly; damage on disk is one clear line or one record."""
+"""Data sets are built once, all or nothing, quietly; damage is one clear line, or one record."""
 
 import subprocess
 import sys

@@ -138,7 +138,11 @@ def test_other_rows_or_another_tokenizer_are_tokenized_again(tmp_path):
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_a_damaged_cache_file_is_made_anew(tmp_path, place, bit, cut):
     opened(tmp_path).tokens("validation")
     file = next((tmp_path / "tokens").glob("number-validation-*"))

@@ -1,4 +1,4 @@
-"""Damaged records are replaced from within their split, named once, and stop a run past the limit."""
+"""Damaged records are replaced from within their split, named once, and limited in number."""
 
 import pytest
 from hypothesis import given, settings

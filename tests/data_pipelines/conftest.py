@@ -13,11 +13,9 @@ from mm.data.records import CorruptLog
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Path:
-    """A cache with the shipped digits built in it; workers of one test run share it."""
+    """A cache that the shipped digits are built in once; workers of one test run share it."""
     base = tmp_path_factory.getbasetemp()
-    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "built"
-    Digits().open(cache, CorruptLog(0))
-    return cache
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "built"
 
 
 @pytest.fixture(scope="session")

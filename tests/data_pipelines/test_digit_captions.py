@@ -32,7 +32,7 @@ def test_thickness_is_the_width_of_a_stroke(angle, width):
     length = 18
     found = dc.stroke_thickness(stroke(angle, width, length)[None])[0]
     exact = 2 * width * length / (2 * (width + length))  # its ends are outline too
-    assert found == pytest.approx(exact, rel=0.12)
+    assert found == pytest.approx(exact, rel=0.13)
 
 
 def test_thickness_agrees_with_distances_to_the_edge():
@@ -155,4 +155,11 @@ def test_captions_are_those_of_this_version():
     assert dc.Texts(images, digit)[np.arange(1, 12, 2)] == PINNED
 
 
-PINNED = []
+PINNED = [
+    "a large thin seven",
+    "a large two, leaning left",
+    "a small thin one, leaning right",
+    "a thick zero",
+    "a thin four, leaning left",
+    "a small one, leaning right",
+]

@@ -36,7 +36,7 @@ def test_fewer_rows_than_dimensions_and_constant_rows_do_no_harm():
 
 def test_a_spectrogram_ignores_level_and_phase_but_not_pitch():
     t = np.arange(2000) / 8000
-    tone = lambda hz, phase=0.0, gain=1.0: gain * np.sin(2 * np.pi * hz * t + phase)  # noqa: E731
+    tone = lambda hz, phase=0.0, gain=1.0: gain * np.sin(2 * np.pi * hz * t + phase)
     front = LogSpectrogram()
     a, quiet, shifted, higher = front(
         np.stack([tone(440), tone(440, gain=0.05), tone(440, phase=1.3), tone(1200)])

@@ -21,12 +21,12 @@ def clustered(rng, p=0.85, clusters=60, size=20, spread=6.0):
 
 @pytest.mark.parametrize("p", [0.5, 0.9, 0.99])
 def test_interval_of_independent_trials_holds_its_level(p):
-    draw = lambda rng: (rng.random(150) < p, np.arange(150))  # noqa: E731
+    draw = lambda rng: (rng.random(150) < p, np.arange(150))
     assert hit_rate(draw, s.proportion_interval, p) >= 0.94
 
 
 def test_interval_of_clustered_trials_holds_its_level_where_the_naive_one_fails():
-    naive = lambda x, cluster: s.proportion_interval(x, np.arange(len(x)))  # noqa: E731
+    naive = lambda x, cluster: s.proportion_interval(x, np.arange(len(x)))
     assert hit_rate(clustered, s.proportion_interval, 0.85) >= 0.92
     assert hit_rate(clustered, naive, 0.85) < 0.75
 

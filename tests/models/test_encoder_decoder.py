@@ -62,7 +62,7 @@ def test_scan_and_remat_change_nothing(space, model, views, change):
 def test_padding_is_invisible(model, views):
     visible, targets = views
     encoded, states = forward(model, visible, targets)
-    noise = lambda v: View(jnp.where(v.mask, v.ids, 3), jnp.where(v.mask, v.place, 2), v.mask)  # noqa: E731
+    noise = lambda v: View(jnp.where(v.mask, v.ids, 3), jnp.where(v.mask, v.place, 2), v.mask)
     encoded2, states2 = forward(model, noise(visible), noise(targets))
     for mask, a, b in ((visible.mask, encoded, encoded2), (targets.mask, states, states2)):
         np.testing.assert_allclose(np.asarray(a)[mask], np.asarray(b)[mask], atol=1e-5)

@@ -75,34 +75,48 @@ def trained():
 def test_init_is_traceable_and_plain():
     task = settings().build(Bars())
     shapes = jax.eval_shape(task.init, jax.random.key(0))
-    arrays = task.init(jax.random.key(0))
+    init = jax.jit(task.init)
+    arrays = init(jax.random.key(0))
     assert jax.tree.map(lambda x: x.shape, shapes) == jax.tree.map(lambda x: x.shape, arrays)
     assert type(arrays[0]) is dict and arrays[1]["codebook"].shape == (32, 6)
-    other = task.init(jax.random.key(1))[0]
+    other = init(jax.random.key(1))[0]
     assert not np.array_equal(arrays[0]["pixels_out"]["kernel"], other["pixels_out"]["kernel"])
 
 
-def test_loss_is_pure_and_reads_only_its_column():
+@pytest.fixture(scope="module")
+def fresh():
+    """(settings' weights, loss of a fresh state, jitted): (rows, key) -> (terms, buffers)."""
     task = settings(replace=0.3).build(Bars())
-    params, buffers = task.init(jax.random.key(0))
-    batch = {"bars": bars(16, 0)}
-    one, new = task.loss(params, buffers, batch, jax.random.key(5))
-    two, _ = task.loss(params, buffers, batch, jax.random.key(5))
-    assert {t: float(s) for t, (s, _) in one.items()} == {t: float(s) for t, (s, _) in two.items()}
-    assert set(task.weights) <= set(one) and {"usage", "perplexity", "mse"} <= set(one)
+    params, buffers = jax.jit(task.init)(jax.random.key(0))
+    return (
+        task.weights,
+        buffers,
+        jax.jit(lambda rows, key: task.loss(params, buffers, {"bars": rows}, key)),
+    )
+
+
+def test_loss_is_pure_and_reads_only_its_column(fresh):
+    weights, buffers, loss = fresh
+    one, new = loss(bars(16, 0), jax.random.key(5))
+    two, _ = loss(bars(16, 0), jax.random.key(5))
+    other, _ = loss(bars(16, 0), jax.random.key(6))
+    values = [{t: float(s) for t, (s, _) in terms.items()} for terms in (one, two, other)]
+    assert values[0] == values[1] != values[2]  # other codes are replaced
+    assert set(weights) <= set(one)
+    assert {"usage", "perplexity", "mse"} <= set(one)
     assert jax.tree.structure(new) == jax.tree.structure(buffers)
 
 
-def test_terms_are_sums_over_the_batch():
-    """Of a batch twice over, sums and counts double: means of shards then weigh as they should."""
-    task = settings().build(Bars())
-    params, buffers = task.init(jax.random.key(0))
-    once, _ = task.loss(params, buffers, {"bars": bars(16, 0)}, jax.random.key(0))
-    twice, _ = task.loss(
-        params, buffers, {"bars": np.tile(bars(16, 0), (2, 1, 1))}, jax.random.key(0)
+def test_terms_are_sums_over_the_batch(fresh):
+    """Of a batch twice over, what needs no decoder doubles: means of shards then weigh as they should."""
+    _, _, loss = fresh
+    once, _ = loss(bars(16, 0), jax.random.key(0))
+    twice, _ = loss(np.tile(bars(16, 0), (2, 1, 1)), jax.random.key(0))
+    assert float(twice["commitment"][0]) == pytest.approx(
+        2 * float(once["commitment"][0]), rel=1e-5
     )
+    assert float(twice["usage"][0]) == float(once["usage"][0])
     for name in ("reconstruction", "commitment", "mse"):
-        assert float(twice[name][0]) == pytest.approx(2 * float(once[name][0]), rel=1e-5)
         assert float(twice[name][1]) == 2 * float(once[name][1])
 
 
@@ -123,7 +137,7 @@ def test_what_is_exported_is_what_was_trained(trained, tmp_path):
     decoded = tokenizer.decode(ids, length).astype(float)
     assert ids.shape == (50, 4) and ids.dtype == np.int32 and (length == 4).all()
     assert np.square(decoded - rows).mean() < 0.5 * np.square(rows - rows.mean(0)).mean()
-    direct, _ = task.loss(params, buffers, {"bars": rows}, jax.random.key(0))
+    direct, _ = jax.jit(task.loss)(params, buffers, {"bars": rows}, jax.random.key(0))
     stored = np.square(decoded / 255 - rows / 255.0).mean()
     assert stored < 1.2 * float(
         direct["mse"][0] / direct["mse"][1]
@@ -134,8 +148,8 @@ def test_fsq_serves_as_well(tmp_path):
     task = settings(
         quantizer=FSQ(levels=(5, 4, 3)), network=tiny(3), weights={"reconstruction": 1.0}
     ).build(Bars())
-    params, buffers = task.init(jax.random.key(0))
-    terms, after = task.loss(params, buffers, {"bars": bars(16, 0)}, jax.random.key(0))
+    params, buffers = jax.jit(task.init)(jax.random.key(0))
+    terms, after = jax.jit(task.loss)(params, buffers, {"bars": bars(16, 0)}, jax.random.key(0))
     assert after == {} and float(terms["usage"][1]) == 60
     tokenizer = tokenizers.load(str(task.export(params, buffers, tmp_path)), "bars")
     assert tokenizer.modality.vocabulary.size == 60 and tokenizer.decode(
@@ -154,7 +168,8 @@ def test_replaced_codes():
         jnp.zeros((400, 10, 2)),
         jnp.broadcast_to(jnp.arange(1.0, 401)[:, None, None], (400, 10, 2)),
     )
-    out = np.asarray(replaced(vectors, others, 0.1, jax.random.key(0)))[..., 0]
+    run = jax.jit(replaced, static_argnums=2)
+    out = np.asarray(run(vectors, others, 0.1, jax.random.key(0)))[..., 0]
     assert (out > 0).mean() == pytest.approx(0.1, abs=0.02)
     assert (out > 0).any(1).mean() < 0.55  # half of the rows stay clean
     assert not (out == np.arange(1, 401)[:, None]).any()  # never its own
