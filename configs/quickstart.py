@@ -23,14 +23,16 @@ from mm.objectives.masking import Masking
 from mm.tasks.joint import Contrast, Joint
 
 TOKENIZERS = {
-    "image": "tokenizers/image.safetensors",
-    "speech": "tokenizers/speech.safetensors",
-    "text": "tokenizers/text.safetensors",
+    "image": "tokenizers/image.safetensors#19398e4d",
+    "speech": "tokenizers/speech.safetensors#b11b4c77",
+    "text": "tokenizers/text.safetensors#c332917d",
 }
 
 # What evaluation compares. A text is a word, or a caption whose facts are checked against the picture.
-IMAGE = Kind(name="image", judge="configs/judges/image.safetensors", facts=measure_facts)
-SPEECH = Kind(name="speech", judge="configs/judges/speech.safetensors", front=LogSpectrogram())
+IMAGE = Kind(name="image", judge="configs/judges/image.safetensors#b9535f2f", facts=measure_facts)
+SPEECH = Kind(
+    name="speech", judge="configs/judges/speech.safetensors#d2641759", front=LogSpectrogram()
+)
 WORD = Kind(name="text", rows="word", prompt="[MASK]", judge=read_digit)
 CAPTION = Kind(
     name="caption",
@@ -51,23 +53,24 @@ def get_config(arg: str = "") -> Experiment:
         name="quickstart-smoke" if smoke else "quickstart",
         task=Joint(
             model=Model(
-                width=64 if smoke else 192,
-                heads=2 if smoke else 6,
+                width=64 if smoke else 128,
+                heads=2 if smoke else 4,
                 encoder_layers=1 if smoke else 3,
                 decoder_layers=1 if smoke else 3,
                 scan=False,
             ),
-            masking=Masking(visible=32, targets=24),
-            contrast=Contrast(weight=0.1, share=0.5),
+            masking=Masking(visible=30, targets=24, whole=0.8, dirichlet=0.2, nothing=0.5),
+            contrast=Contrast(weight=0.3, share=0.75),
+            shares={"text": 2.0},
             samplers={
-                "image": Sampler(steps=4 if smoke else 16),
-                "speech": Sampler(steps=4 if smoke else 16),
+                "image": Sampler(steps=4 if smoke else 16, temperature=0.7),
+                "speech": Sampler(steps=4 if smoke else 16, temperature=0.7),
             },
         ),
         data=Data(
             source=Digits(forms=2 if smoke else 8),
             tokenizers=TOKENIZERS,
-            batch_size=32 if smoke else 128,
+            batch_size=32 if smoke else 64,
         ),
         optim=Optim(lr=1.5e-3, warmup=10 if smoke else 100),
         evals=(
@@ -77,8 +80,8 @@ def get_config(arg: str = "") -> Experiment:
             Judges(kinds=(IMAGE, SPEECH), count=count),
             Tokenizers(kinds=(IMAGE, SPEECH, WORD), count=count),
         ),
-        steps=40 if smoke else 1000,
-        log_every=10 if smoke else 20,
-        eval_every=20 if smoke else 200,
-        save_every=20 if smoke else 200,
+        steps=40 if smoke else 3000,
+        log_every=10 if smoke else 50,
+        eval_every=20 if smoke else 500,
+        save_every=20 if smoke else 500,
     )

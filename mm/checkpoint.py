@@ -91,10 +91,9 @@ class Checkpoints:
         restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
         args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=True)
         # A manager serves one kind of handler per item; this one reads what the other one's wrote.
+        options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
         with (
-            ocp.CheckpointManager(
-                self.folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True)
-            ) as reader,
+            ocp.CheckpointManager(self.folder.absolute(), options=options) as reader,
             self._explained(step),
         ):
             return reader.restore(step, args=ocp.args.Composite(state=args))["state"]

@@ -10,7 +10,11 @@ from mm.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (2 for anything the user can mend)."""
     sys.path.insert(0, os.getcwd())  # recipes of the checkout: data_pipelines
+    from absl import logging
+
     from mm import flags
+
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant
 
     try:
         command = flags.parse(list(argv or sys.argv))

@@ -236,10 +236,10 @@ class FSQ:
     def quantize(self, buffers: Buffers, z: jax.Array) -> Quantized:
         """Codes of latents z float32[..., len(levels)]; vectors lie in [-1, 1]."""
         bounded, half = self._bound(z), jnp.array([n // 2 for n in self.levels], z.dtype)
-        digits = jnp.round(jax.lax.stop_gradient(bounded))
+        rounded = jnp.round(jax.lax.stop_gradient(bounded))
         bases = jnp.array([math.prod(self.levels[:i]) for i in range(self.width)], z.dtype)
-        ids = ((digits + half) * bases).sum(-1).astype(jnp.int32)
-        return Quantized(ids, straight_through(bounded / half, digits / half), bounded / half)
+        ids = ((rounded + half) * bases).sum(-1).astype(jnp.int32)
+        return Quantized(ids, straight_through(bounded / half, rounded / half), bounded / half)
 
     def lookup(self, buffers: Buffers, ids: jax.Array) -> jax.Array:
         """ids int32[...] -> vectors float32[..., len(levels)]."""
