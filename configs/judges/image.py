@@ -2,8 +2,8 @@
 
     python -m mm.main --config configs/judges/image.py --workdir runs/judges/image
 
-Takes about 8 minutes of CPU time on two cores (0.06 s a step while they are free). Expected: 99.5% of
-the validation images right; `test` in results.json is for the report: nothing here was chosen by it.
+Takes about 8 minutes of CPU time on two cores (0.06 s a step while they are free). Expected: 99.5%
+of the validation images right; `test` in results.json is for the report: nothing was chosen by it.
 Writes runs/judges/image/artefact/image.safetensors; copied over configs/judges/image.safetensors it
 is what other configs name.
 

@@ -2,8 +2,8 @@
 
     python -m mm.main --config configs/judges/speech.py --workdir runs/judges/speech
 
-Takes about 8 minutes of CPU time on two cores. Expected: at least 99% of the validation recordings
-right (there are 300); `test` in results.json is for the report: nothing here was chosen by it. Writes
+Takes about 8 minutes of CPU time on two cores. Expected: at least 99% of the 300 validation
+recordings right; `test` in results.json is for the report: nothing was chosen by it. Writes
 runs/judges/speech/artefact/speech.safetensors; copied over configs/judges/speech.safetensors it is
 what other configs name.
 

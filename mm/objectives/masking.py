@@ -71,7 +71,7 @@ def share_out(key: jax.Array, alpha: jax.Array, total: jax.Array, limit: jax.Arr
     """floor(total * p), p ~ Dirichlet(alpha) over modalities with limit > 0, clamped to `limit`: int32[B, M]."""
     log_gamma = jax.random.loggamma(key, jnp.broadcast_to(alpha, limit.shape))
     p = jnp.where(limit > 0, jax.nn.softmax(jnp.where(limit > 0, log_gamma, -1e30)), 0.0)
-    return jnp.minimum(jnp.round(total * p).astype(jnp.int32), limit)
+    return jnp.minimum(jnp.floor(total * p).astype(jnp.int32), limit)
 
 
 def fill(key: jax.Array, count: jax.Array, limit: jax.Array, total: int) -> jax.Array:

@@ -1,9 +1,9 @@
-"""Sound as a short row of codes: a log spectrogram in stretches of time, one code for each, and back to a wave.
+"""Sound as a short row of codes: a log spectrogram, one code per stretch of time, and back.
 
-The encoder sees little more than the stretch that its code stands for, and not where it is: equal sounds get
-equal codes wherever they are, silence is one of them, and a model can predict them one from another. The decoder
-sees all codes at once, and finds in their company what one code does not say (whose voice it is). Phases
-are not coded: `signal.griffin_lim` finds some that fit.
+The encoder sees little more than the stretch that its code stands for, and not where it is: equal
+sounds get equal codes wherever they are, silence is one of them, and a model can predict them one
+from another. The decoder sees all codes at once, and finds in their company what one code does not
+say (whose voice it is). Phases are not coded: `signal.griffin_lim` finds some that fit.
 """
 
 import dataclasses
@@ -45,15 +45,17 @@ class AudioAutoencoder:
       patch: frames that one code stands for; divides the number of frames.
       context: further frames on each side that the encoder sees at once.
       reach: places on each side that an encoder block attends to.
-      floor: magnitude (1 = full-scale sine) added before the logarithm; what is quieter hardly counts.
-      denoise: how many times the magnitude in its quietest frames is taken off a row, 0 for none: steady noise
-        carries no message, and would need codes of its own.
+      floor: magnitude (1 = full-scale sine) added before the logarithm; what is quieter hardly
+        counts.
+      denoise: a row is silent where it is quieter than that many times its quietest frames, 0 for
+        none: steady noise carries no message, and would need codes of its own.
       mean, std: of log magnitudes over training rows.
       latent: features of a latent; the quantizer's width.
       encoder_width, encoder_blocks, decoder_width, decoder_blocks, heads: of the two transformers.
       iterations: of Griffin-Lim.
-      trim_db: a file's ends are silence where they are 10 dB or less above its quietest tenth; but at least
-        the first of these below its loudest moment, and the second in any case.
+      bands: mel bands of the term `envelope`.
+      trim_db: a file's ends are silence where they are less than 10 dB above its quietest tenth;
+        but never above the first of these (below its loudest moment), and always below the second.
     """
 
     kind: ClassVar[str] = "audio"
@@ -114,7 +116,10 @@ class AudioNetwork(nnx.Module):
         self.patch_out = Linear(s.decoder_width, s.patch * features, rngs=rngs)
 
     def prepare(self, raw: jax.Array) -> jax.Array:
-        """float32[B, length] -> standardised log magnitudes float32[B, F, K]; digital silence is the least of them."""
+        """float32[B, length] -> standardised log magnitudes float32[B, F, K].
+
+        Digital silence is the least of them.
+        """
         s = self.settings
         magnitude = signal.magnitude(raw, s.n_fft, s.hop)
         if s.denoise:
@@ -126,7 +131,7 @@ class AudioNetwork(nnx.Module):
     def encode(self, x: jax.Array) -> jax.Array:
         """float32[B, F, K] -> latents float32[B, n, latent]."""
         s = self.settings
-        # Places beyond the ends, as far as the blocks look: silence there is silence like any other.
+        # Places beyond the ends, as far as the blocks look: silence there is like any other.
         margin = s.reach * s.encoder_blocks
         beyond = margin * s.patch + s.context
         padded = jnp.pad(x, ((0, 0), (beyond, beyond), (0, 0)), constant_values=s.silence)
@@ -148,10 +153,12 @@ class AudioNetwork(nnx.Module):
         return rearrange(patches, "b n (f k) -> b (n f) k", f=self.settings.patch)
 
     def terms(self, out: jax.Array, x: jax.Array) -> Terms:
-        """`reconstruction`: squared error of standardised log magnitudes; `log_spectral_distance`, a metric.
+        """What `out` differs from `x` by.
 
-        The distance is the root over frequencies of the mean squared error in decibels, averaged over the frames in
-        which there is sound: silence would only dilute it.
+        `reconstruction` is the squared error of standardised log magnitudes, `envelope` that of
+        their means in mel bands: which sound it is shows in the bands, the harmonics between them
+        are the voice's. `log_spectral_distance`, a metric: the root of the mean squared error over
+        frequencies, in decibels, averaged over the frames in which there is sound.
         """
         s = self.settings
         error = jnp.square(out - x)
@@ -166,7 +173,7 @@ class AudioNetwork(nnx.Module):
         }
 
     def render(self, out: jax.Array) -> jax.Array:
-        """Standardised log magnitudes float32[B, F, K] -> float32[B, length], its loudest sample at `peak`."""
+        """Standardised log magnitudes float32[B, F, K] -> float32[B, length], loudest at `peak`."""
         s = self.settings
         magnitude = jnp.maximum(jnp.exp(out * s.std + s.mean) - s.floor, 0.0)
         find = lambda m: signal.griffin_lim(m[None], s.hop, s.length, iterations=s.iterations)[0]
@@ -179,7 +186,7 @@ class AudioNetwork(nnx.Module):
 def steady_noise(magnitude_bfk: jax.Array) -> jax.Array:
     """Mean magnitudes of a row's quietest frames: float32[B, F, K] -> float32[B, 1, K].
 
-    A smooth choice (weights fall with the square of a frame's power): sorting is slow where this runs.
+    A smooth choice (weights fall with the square of a frame's power): sorting is slow on CPU.
     """
     power = jnp.square(magnitude_bfk).mean(-1, keepdims=True)
     weight = jnp.square(1 / (power + 1e-9))
@@ -199,7 +206,7 @@ class AudioTokenizer:
         self.card: dict[str, Any] = meta["card"]
 
     def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
-        """float32[n, length] -> ids int32[n, places], in order of time, and lengths int32[n], all of them `places`."""
+        """float32[n, length] -> ids int32[n, places] in order of time, lengths int32[n]."""
         raw = np.asarray(raw)
         if raw.shape[1:] != (self.settings.length,) or raw.dtype != np.float32:
             raise ValueError(
@@ -212,7 +219,7 @@ class AudioTokenizer:
         return self._autoencoder.decode(np.asarray(ids))
 
     def read_file(self, path: Path) -> np.ndarray:
-        """A user's recording -> float32[length]: one channel, its ends trimmed, at the training level.
+        """A user's recording -> float32[length]: one channel, ends trimmed, at the training level.
 
         Raises UserError: see `read_recording`.
         """
@@ -230,10 +237,11 @@ class AudioTokenizer:
 
 
 def read_recording(path: Path, rate: int) -> np.ndarray:
-    """Any sound file that libsndfile knows -> float32[T] at `rate`: channels averaged, no constant part.
+    """Any sound file that libsndfile knows -> float32[T] at `rate`: channels averaged, no rumble.
 
     Raises:
-      UserError: no such file, empty, not a sound file, damaged, of absurd rate, longer than a minute, or silent.
+      UserError: no such file, empty, not a sound file, damaged, of absurd rate, longer than a
+        minute, or silent.
     """
     path = Path(path)
     if not path.is_file():
@@ -276,7 +284,8 @@ def read_recording(path: Path, rate: int) -> np.ndarray:
 def framed(wave: np.ndarray, settings: AudioAutoencoder) -> np.ndarray:
     """A wave of any length -> float32[length] in the form of the training data.
 
-    Quiet ends are taken off; of what is still too long the loudest stretch is kept; zeros follow what is shorter.
+    Quiet ends are taken off; of what is still too long the loudest stretch is kept; zeros follow
+    what is shorter.
 
     Args:
       wave: float32[T] at the settings' rate, not silent.

@@ -1,8 +1,8 @@
-"""Sound as frames of frequencies, and back: what audio tokenizers, their judges and their metrics share.
+"""Sound as frames of frequencies, and back: what audio tokenizers, judges and metrics share.
 
-Everything but `resample` is pure JAX and runs inside jit. A wave of T samples has exactly ceil(T / hop) frames:
-frame i is centred on samples i * hop .. (i + 1) * hop - 1, with zeros beyond both ends, so that frames cut into
-equal groups belong to equal stretches of time.
+Everything but `resample` is pure JAX and runs inside jit. A wave of T samples has exactly
+ceil(T / hop) frames: frame i is centred on samples i * hop .. (i + 1) * hop - 1, with zeros beyond
+both ends, so that frames cut into equal groups belong to equal stretches of time.
 """
 
 import functools
@@ -14,11 +14,11 @@ import numpy as np
 from scipy.signal import resample_poly
 
 FLOOR = 1e-5
-"""Power that log spectra start from: 50 dB below a mel band's power of 1, under the noise of 16-bit recordings."""
+"""Power that log spectra start from: 50 dB below a mel band that holds a full-scale sine."""
 
 
 def hann(n_fft: int) -> np.ndarray:
-    """Periodic Hann window float32[n_fft]: its shifts by n_fft / k (k >= 2) add up to a constant."""
+    """Periodic Hann window float32[n_fft]: its shifts by n_fft / k, k >= 2, sum to a constant."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
 
 
@@ -28,7 +28,8 @@ def frames(wave_bt: jax.Array, n_fft: int, hop: int) -> jax.Array:
     Slices of whole hops are put side by side: several times faster on CPU than gathering by index.
 
     Args:
-      wave_bt: float32[B, T]. n_fft: samples per frame, at least `hop`. hop: samples from frame to frame.
+      wave_bt: float32[B, T]. n_fft: samples per frame, at least `hop`.
+      hop: samples from frame to frame.
 
     Returns:
       float32[B, ceil(T / hop), n_fft].
@@ -58,15 +59,19 @@ def overlap_add(frames_bfn: jax.Array, hop: int, length: int) -> jax.Array:
 
 
 def stft(wave_bt: jax.Array, n_fft: int, hop: int) -> jax.Array:
-    """Hann-windowed short-time Fourier transform: float32[B, T] -> complex64[B, ceil(T / hop), n_fft // 2 + 1]."""
+    """Short-time Fourier transform under a Hann window.
+
+    float32[B, T] -> complex64[B, ceil(T / hop), n_fft // 2 + 1].
+    """
     return jnp.fft.rfft(frames(wave_bt, n_fft, hop) * hann(n_fft))
 
 
 def istft(spectrum_bfk: jax.Array, hop: int, length: int) -> jax.Array:
-    """The wave whose `stft` is nearest to a spectrum in squared error; `stft`'s exact inverse on a real one.
+    """The wave whose `stft` is nearest in squared error; where one has it exactly, its inverse.
 
     Args:
-      spectrum_bfk: complex64[B, F, n_fft // 2 + 1]. hop: at most n_fft / 2. length: samples T, at most F * hop.
+      spectrum_bfk: complex64[B, F, n_fft // 2 + 1]. hop: at most n_fft / 2.
+      length: samples T, at most F * hop.
 
     Returns:
       float32[B, T].
@@ -84,9 +89,9 @@ def istft(spectrum_bfk: jax.Array, hop: int, length: int) -> jax.Array:
 
 @functools.cache
 def mel_filterbank(rate: int, n_fft: int, mels: int, low: float = 50.0) -> np.ndarray:
-    """Triangular filters, evenly spaced in mel from `low` Hz to half the rate, each with a peak of 1.
+    """Triangular filters with a peak of 1, evenly spaced in mel from `low` Hz to half the rate.
 
-    A filter narrower than the spacing of the bins would miss all of them; it then takes its nearest bin.
+    A filter so narrow that it misses all bins takes its nearest one.
 
     Args:
       rate: samples per second. mels: number of filters.
@@ -110,7 +115,7 @@ def mel_filterbank(rate: int, n_fft: int, mels: int, low: float = 50.0) -> np.nd
 def log_mel(wave_bt: jax.Array, rate: int, n_fft: int, hop: int, mels: int) -> jax.Array:
     """Natural logarithm of the power in mel bands.
 
-    Power is relative to a full-scale sine, which has 1 in its own bin; at least `FLOOR` is reported.
+    Power is relative to a full-scale sine, which has 1 in its own bin; `FLOOR` is added to it.
 
     Args:
       wave_bt: float32[B, T] in [-1, 1]. rate: samples per second. n_fft, hop: samples. mels: bands.
@@ -125,7 +130,7 @@ def log_mel(wave_bt: jax.Array, rate: int, n_fft: int, hop: int, mels: int) -> j
 
 
 def magnitude(wave_bt: jax.Array, n_fft: int, hop: int) -> jax.Array:
-    """Absolute values of the `stft`, 1 for a full-scale sine: float32[B, ceil(T / hop), n_fft // 2 + 1]."""
+    """Absolute values of the `stft`, 1 for a full-scale sine: float32[B, F, n_fft // 2 + 1]."""
     spectrum = stft(wave_bt, n_fft, hop) * (2 / hann(n_fft).sum())
     return jnp.sqrt(jnp.square(spectrum.real) + jnp.square(spectrum.imag))
 
@@ -138,7 +143,8 @@ def griffin_lim(
     Starts from the same random phases every time, so equal magnitudes give equal waves.
 
     Args:
-      magnitude_bfk: float32[B, F, n_fft // 2 + 1], scaled as by `magnitude`. length: samples T, at most F * hop.
+      magnitude_bfk: float32[B, F, n_fft // 2 + 1], scaled as by `magnitude`.
+      length: samples T, at most F * hop.
       momentum: 0 is the algorithm of Griffin and Lim; near 1 it converges several times faster.
 
     Returns:
@@ -167,7 +173,7 @@ def unit(spectrum: jax.Array) -> jax.Array:
 
 
 def resample(wave: np.ndarray, rate: int, to_rate: int) -> np.ndarray:
-    """A wave float[T] at `rate` -> float32[ceil(T * to_rate / rate)] at `to_rate`, without aliasing (polyphase)."""
+    """A wave float[T] at `rate` -> float32[ceil(T * to_rate / rate)] at `to_rate` (polyphase)."""
     if rate == to_rate:
         return wave.astype(np.float32)
     common = math.gcd(rate, to_rate)

@@ -209,7 +209,8 @@ def test_constant_ids_keep_contrast_at_chance_and_complements_would_not(space):
         rest = jnp.zeros((32, space.places - 6), bool)
         ids = masking.line_ids(batch, space)
         halves = (jnp.concatenate([h, rest], 1) for h in (first, ~first))
-        return [(masking.pack(h, ids, 6), jnp.zeros((32,), jnp.int32)) for h in halves]
+        # Two projections, as between modalities: the complement is a linear function of the half.
+        return [(masking.pack(h, ids, 6), jnp.full((32,), i)) for i, h in enumerate(halves)]
 
     assert contrast_of(space, independent) < 3 / 32
     assert contrast_of(space, complementary) > 6 / 32

@@ -16,11 +16,13 @@ from hypothesis.extra.numpy import arrays
 from mm.tokenizers import quantizers as q
 
 FLOATS = st.floats(-3, 3, width=32)
+quantize = jax.jit(q.quantize)
+ema_update = jax.jit(q.ema_update, static_argnames=("decay", "dead", "cosine"))
 
 
 @given(arrays(np.float32, (9, 3), elements=FLOATS), arrays(np.float32, (5, 3), elements=FLOATS))
 def test_quantize_takes_a_nearest_code(z, book):
-    ids, vectors = jax.jit(q.quantize)(z, book)
+    ids, vectors = quantize(z, book)
     distance = np.square(z[:, None].astype(np.float64) - book).sum(-1)
     taken = distance[np.arange(len(z)), np.asarray(ids)]
     np.testing.assert_allclose(taken, distance.min(1), atol=1e-4)  # ties may fall either way
@@ -29,7 +31,7 @@ def test_quantize_takes_a_nearest_code(z, book):
 
 def test_quantize_keeps_leading_axes():
     z = jax.random.normal(jax.random.key(0), (2, 3, 4))
-    ids, vectors = q.quantize(z, jax.random.normal(jax.random.key(1), (6, 4)))
+    ids, vectors = quantize(z, jax.random.normal(jax.random.key(1), (6, 4)))
     assert ids.shape == (2, 3) and ids.dtype == jnp.int32 and vectors.shape == (2, 3, 4)
 
 
@@ -56,7 +58,7 @@ def test_ema_update_is_running_k_means(cosine):
         "sums": rng.normal(size=(4, 3)),
     }
     buffers = {k: jnp.asarray(v, jnp.float32) for k, v in buffers.items()}
-    new = q.ema_update(
+    new = ema_update(
         buffers,
         jnp.asarray(z),
         jnp.asarray(ids),
@@ -77,8 +79,8 @@ def test_only_dead_codes_restart_and_they_restart_at_latents_of_the_batch():
     z = jax.random.normal(jax.random.key(0), (32, 2))
     book = jnp.concatenate([z[:3], jnp.full((2, 2), 50.0)])
     buffers = {"codebook": book, "counts": jnp.array([9.0, 9, 9, 0, 0]), "sums": book * 9}
-    ids, _ = q.quantize(z, book)
-    new = q.ema_update(buffers, z, ids, jax.random.key(1), decay=0.99, dead=0.1, cosine=False)
+    ids, _ = quantize(z, book)
+    new = ema_update(buffers, z, ids, jax.random.key(1), decay=0.99, dead=0.1, cosine=False)
     gap = np.abs(np.asarray(new["codebook"])[:, None] - np.asarray(z)).sum(-1).min(1)
     assert (gap[3:] < 1e-5).all()
     assert np.abs(np.asarray(new["codebook"] - book)[:3]).max() < 0.2
@@ -115,18 +117,18 @@ def test_gradient_goes_straight_through_and_none_to_the_codebook():
     buffers, z = vq.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (5, 4))
     weights = jax.random.normal(jax.random.key(2), (5, 4))
     loss = lambda z, b: (vq.quantize(b, z).vectors * weights).sum()
-    of_z, of_buffers = jax.grad(loss, argnums=(0, 1))(z, buffers)
+    of_z, of_buffers = jax.jit(jax.grad(loss, argnums=(0, 1)))(z, buffers)
     np.testing.assert_allclose(of_z, weights, rtol=1e-6)
     assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(of_buffers))
-    np.testing.assert_allclose(
-        vq.quantize(buffers, z).vectors, vq.lookup(buffers, vq.quantize(buffers, z).ids), atol=1e-6
-    )
+    coded = vq.quantize(buffers, z)
+    np.testing.assert_allclose(coded.vectors, vq.lookup(buffers, coded.ids), atol=1e-6)
 
 
 def test_commitment_pulls_latents_towards_their_codes():
     vq = q.VectorQuantizer(codes=8, width=4)
     buffers, z = vq.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (64, 4))
 
+    @jax.jit
     def commitment(z):
         total, count = vq.terms(buffers, vq.quantize(buffers, z))["commitment"]
         return total / count

@@ -1,4 +1,4 @@
-"""Transforms against slow NumPy references, exact inverses, and what phase recovery must achieve."""
+"""Transforms against slow NumPy references, exact inverses, and what phases must achieve."""
 
 import math
 
@@ -15,7 +15,7 @@ RATE = 8000
 
 
 def voice(seed: int, length: int = RATE) -> np.ndarray:
-    """Something like a vowel: harmonics of a moving pitch that swell and fade, and a little breath; float32[length]."""
+    """Like a vowel: harmonics of a moving pitch, and a little breath; float32[length]."""
     rng = np.random.default_rng(seed)
     t = np.arange(length) / RATE
     pitch = (
