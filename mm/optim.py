@@ -11,11 +11,12 @@ from mm.sharding import path_name
 
 def schedule(settings: config.Optim, steps: int) -> optax.Schedule:
     """Learning rate per step: linear warmup to `lr`, cosine decay to `final` * lr at `steps`."""
+    # optax wants at least one step of decay, also of a run that is all warmup.
     return optax.warmup_cosine_decay_schedule(
         0.0,
         settings.lr,
-        min(settings.warmup, max(steps, 1)),
-        max(steps, 1),
+        settings.warmup,
+        max(steps, settings.warmup + 1),
         settings.lr * settings.final,
     )
 

@@ -79,13 +79,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ) from e
     if "kind" not in metadata:
         raise UserError(f"{path}: safetensors without mm's metadata; write it with mm's own export")
-    if int(metadata["format_version"]) > FORMAT_VERSION:
-        raise UserError(
-            f"{path}: written by a newer mm (format {metadata['format_version']}); update mm"
-        )
-    meta = {k: json.loads(metadata[k]) for k in ("config", "card")} | {
-        k: metadata[k] for k in ("kind", "fingerprint")
-    }
+    try:
+        version = int(metadata["format_version"])
+        meta: dict[str, Any] = {k: json.loads(metadata[k]) for k in ("config", "card")}
+        meta |= {k: metadata[k] for k in ("kind", "fingerprint")}
+    except (KeyError, ValueError) as e:
+        raise UserError(f"{path}: its metadata is damaged ({e}); restore the file") from e
+    if version > FORMAT_VERSION:
+        raise UserError(f"{path}: written by a newer mm (format {version}); update mm")
     found = fingerprint(meta["kind"], meta["config"], arrays)
     if found != meta["fingerprint"]:
         raise UserError(
