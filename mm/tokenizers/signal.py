@@ -101,8 +101,8 @@ def mel_filterbank(rate: int, n_fft: int, mels: int, low: float = 50.0) -> np.nd
 
     Source: mel(f) = 2595 log10(1 + f / 700 Hz), O'Shaughnessy 1987; triangles as in HTK.
     """
-    mel_ends = 2595 * np.log10(1 + np.array([low, rate / 2]) / 700)
-    edges = 700 * (10 ** (np.linspace(*mel_ends, mels + 2) / 2595) - 1)
+    lowest, highest = (2595 * np.log10(1 + f / 700) for f in (low, rate / 2))
+    edges = 700 * (10 ** (np.linspace(lowest, highest, mels + 2) / 2595) - 1)
     bins = np.arange(n_fft // 2 + 1)[:, None] * rate / n_fft
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     triangles = np.minimum((bins - lower) / (centre - lower), (upper - bins) / (upper - centre))
