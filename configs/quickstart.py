@@ -31,7 +31,10 @@ TOKENIZERS = {
 # What evaluation compares. A text is a word, or a caption whose facts are checked against the picture.
 IMAGE = Kind(name="image", judge="configs/judges/image.safetensors#b9535f2f", facts=measure_facts)
 SPEECH = Kind(
-    name="speech", judge="configs/judges/speech.safetensors#d2641759", front=LogSpectrogram()
+    name="speech",
+    rows="clean",
+    judge="configs/judges/speech.safetensors#d2641759",
+    front=LogSpectrogram(),
 )
 WORD = Kind(name="text", rows="word", prompt="[MASK]", judge=read_digit)
 CAPTION = Kind(
@@ -77,7 +80,7 @@ def get_config(arg: str = "") -> Experiment:
             ValidationLoss(batches=1 if smoke else 8),
             AnyToAny(kinds=(IMAGE, SPEECH, WORD), extra=captions, count=count, train_rows=rows),
             Retrieval(kinds=(IMAGE, SPEECH, WORD, CAPTION), queries=count, gallery=2 * count),
-            Judges(kinds=(IMAGE, SPEECH), count=count),
+            Judges(kinds=(IMAGE, SPEECH), count=10 * count),
             Tokenizers(kinds=(IMAGE, SPEECH, WORD), count=count),
         ),
         steps=40 if smoke else 3000,

@@ -43,8 +43,16 @@ class Data:
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Optim:
-    """AdamW with linear warmup and cosine decay to `final` x lr; weight decay on matrices only."""
+    """Linear warmup and cosine decay to `final` x lr; weight decay on matrices only.
 
+    Attributes:
+      kind: `adamw`, or `muon`: momentum made orthogonal for the kernels (scaled to the size of AdamW's
+        updates, so that `lr` means the same), Adam with Nesterov momentum for everything else.
+      momentum, newton_schulz: of muon; the second is its number of iterations.
+      ema: decay of an average of the parameters that is evaluated in their place; 0 = none.
+    """
+
+    kind: str = "adamw"
     lr: float = 1e-3
     warmup: int = 100
     final: float = 0.02
@@ -52,6 +60,8 @@ class Optim:
     b2: float = 0.98
     weight_decay: float = 0.05
     clip_norm: float = 1.0
+    momentum: float = 0.95
+    newton_schulz: int = 5
     ema: float = 0.0
 
 

@@ -1,11 +1,13 @@
-"""The optimizer: AdamW with warmup and cosine decay, clipped by the global norm."""
+"""The optimizer: AdamW or Muon, with warmup and cosine decay, clipped by the global norm."""
 
 from typing import Any
 
 import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 from mm import config
+from mm.errors import UserError
 from mm.sharding import path_name
 
 
@@ -26,14 +28,26 @@ def decays(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda p, _: path_name(p).endswith("kernel"), params)
 
 
+def matrices(params: Any) -> Any:
+    """Which axes of a parameter are a matrix from inputs to outputs: the last two of every kernel (any
+    before them count blocks), None for what is no kernel."""
+    axes = lambda p: MuonDimensionNumbers(p.ndim - 2, p.ndim - 1)
+    return jax.tree.map(lambda p, d: axes(p) if d else None, params, decays(params))
+
+
 def make_optimizer(settings: config.Optim, steps: int) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm),
-        optax.adamw(
-            schedule(settings, steps),
-            b1=settings.b1,
-            b2=settings.b2,
-            weight_decay=settings.weight_decay,
-            mask=decays,
-        ),
-    )
+    """Raises UserError for a `kind` that does not exist."""
+    rate = schedule(settings, steps)
+    if settings.kind == "adamw":
+        made = optax.adamw(
+            rate, b1=settings.b1, b2=settings.b2, weight_decay=settings.weight_decay, mask=decays
+        )
+    elif settings.kind == "muon":
+        made = muon(
+            rate, beta=settings.momentum, ns_steps=settings.newton_schulz, weight_decay=settings.weight_decay,
+            adam_b1=settings.b1, adam_b2=settings.b2, muon_weight_dimension_numbers=matrices,
+            consistent_rms=0.2,
+        )  # fmt: skip
+    else:
+        raise UserError(f"config.optim.kind={settings.kind!r}: use adamw or muon")
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), made)

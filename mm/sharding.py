@@ -77,6 +77,18 @@ def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     )
 
 
+def abstract(shapes: Any, layout: Any) -> Any:
+    """Shapes and dtypes with the shardings of a tree like theirs, to lower a program or restore a state for them."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
+    )
+
+
+def abstract_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """What `put_batch` makes of arrays of these shapes and dtypes."""
+    return abstract(batch, jax.tree.map(lambda _: NamedSharding(mesh, BATCH), batch))
+
+
 def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     """Host arrays of a batch -> device arrays split over the data axes."""
     return jax.device_put(batch, NamedSharding(mesh, BATCH))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mm.sharding import shardings
+from mm import sharding
 from mm.tasks import Task
 
 State = dict[str, Any]
@@ -30,11 +30,7 @@ def abstract(
 ) -> State:
     """Shapes, dtypes and shardings of the state; nothing is allocated."""
     shapes = jax.eval_shape(lambda: fresh(task, tx, seed, ema))
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        shapes,
-        shardings(shapes, mesh),
-    )
+    return sharding.abstract(shapes, sharding.shardings(shapes, mesh))
 
 
 def init(

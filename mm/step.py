@@ -1,6 +1,7 @@
 """One step of the loop as a pure function, and the cosines between the gradients of its terms."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -46,6 +47,14 @@ def make_step(task: Task, tx: optax.GradientTransformation, optim: config.Optim,
         return new | {"step": state["step"] + 1}, report
 
     return step
+
+
+def compiled_ahead(step: Any, *shapes: Any) -> Callable[..., Any]:
+    """A jitted function, compiled for these shapes in a thread while the caller goes on; its first call waits."""
+    pool = ThreadPoolExecutor(1)
+    program = pool.submit(lambda: step.lower(*shapes).compile())
+    pool.shutdown(wait=False)
+    return lambda *arguments: program.result()(*arguments)
 
 
 def term_cosines(task: Task, seed: int) -> Callable[[states.State, Any], dict[str, Any]]:

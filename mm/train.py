@@ -15,15 +15,15 @@ from typing import Any
 import jax
 
 import mm
-from mm import checkpoint, config, metrics, workdir
+from mm import checkpoint, config, memory, metrics, workdir
 from mm import state as states
 from mm.data.opened import OpenData, open_data
 from mm.errors import UserError
 from mm.optim import make_optimizer
 from mm.report import write_report
-from mm.sharding import make_mesh, put_batch
+from mm.sharding import abstract, abstract_batch, make_mesh, put_batch
 from mm.signals import Signals
-from mm.step import make_step, term_cosines
+from mm.step import compiled_ahead, make_step, term_cosines
 from mm.tasks import Run, Task
 
 
@@ -32,6 +32,8 @@ class Trainer:
 
     def __init__(self, exp: config.Experiment, folder: Path):
         self.exp, self.folder = exp, folder
+        if jax.default_backend() == "cpu":
+            memory.keep_freed()
         jax.config.update("jax_compilation_cache_dir", str((folder / "cache" / "xla").absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         self.data: OpenData = open_data(exp.data, folder / "cache")
@@ -125,6 +127,12 @@ class Trainer:
         """Steps `start` .. `steps`, or until a signal; the state it returns is saved."""
         exp = self.exp
         step_fn = jax.jit(make_step(self.task, self.tx, exp.optim, exp.seed), donate_argnums=0)
+        if shapes := self.data.abstract_batch(exp.data.batch_size):
+            # The first batch may have to wait for a data set to be tokenized.
+            layout = jax.tree.map(lambda x: x.sharding, state)
+            step_fn = compiled_ahead(
+                step_fn, abstract(state, layout), abstract_batch(shapes, self.mesh)
+            )
         cosine_fn = jax.jit(term_cosines(self.task, exp.seed))
         batches = self.data.batches(
             "train", seed=exp.seed, start=start, steps=exp.steps, batch_size=exp.data.batch_size

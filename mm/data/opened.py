@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from mm import config, tokenizers
@@ -14,7 +15,7 @@ from mm.data.batches import Batches, TokenTable, make_raw, make_tokens, serve
 from mm.data.columns import digest
 from mm.data.records import CorruptLog
 from mm.errors import UserError, nearest
-from mm.space import TokenSpace
+from mm.space import Batch, TokenSpace
 from mm.tokenizers import Tokenizer, artefact
 
 CHUNK = 2048  # rows that are tokenized at a time
@@ -82,8 +83,6 @@ class OpenData:
         """The source's columns of a split, by modality."""
         return self.source.columns(split)
 
-    columns = raw
-
     def order(self, split: str, seed: int, epoch: int) -> Mapping[str, np.ndarray]:
         """Which rows make the examples of an epoch; see `mm.data.Source.order`."""
         return self.source.order(split, seed, epoch)
@@ -97,6 +96,19 @@ class OpenData:
                 for name, tokenizer in self.tokenizers.items()
             }
         return self._tables[split]
+
+    def abstract_batch(self, batch_size: int) -> Batch | None:
+        """Shapes and dtypes of the batches, known before anything is tokenized; None of raw rows."""
+        if self.space is None:
+            return None
+        array = lambda *shape, dtype=np.int32: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+        sizes = {m.name: m.size for m in self.space.modalities}
+        return Batch(
+            ids={name: array(size) for name, size in sizes.items()},
+            length={name: array() for name in sizes},
+            present={name: array(dtype=np.bool_) for name in sizes},
+            group=array(),
+        )
 
     def batches(
         self, split: str, *, seed: int, start: int, steps: int, batch_size: int

@@ -35,7 +35,9 @@ class Model:
       width: features per token; heads of width // heads features each.
       token_scale: input embeddings are multiplied by this and their table begins at 1 / token_scale, so that tokens are not
         drowned by positions; 0 = sqrt(width). (4M's weights want 1, and a table that begins at 0.02: `token_std`.)
-      mlp: `gelu` or `swiglu`. bias: of linear layers and norms.
+      codebook_init: share of the variance of token embeddings that begins as a random projection of what the codes stand
+        for in their tokenizer (its codebook), so that like codes begin alike; 0 = none, all random.
+      mlp: `gelu`, `gelu_tanh` or `swiglu`. bias: of linear layers and norms.
       embed_layers: encoder layers that the unimodal embeddings run through (K). embed_dim: their size.
       scan: loop over stacked layers (small program) instead of unrolling them (some per cent faster on CPU).
       remat: `none`, `dots` or `full`. dtype: of matrix products; `auto` = bfloat16, but float32 on CPU.
@@ -49,6 +51,7 @@ class Model:
     embed_dim: int = 64
     token_scale: float = 0.0
     token_std: float = 0.0
+    codebook_init: float = 0.0
     mlp: str = "gelu"
     bias: bool = True
     qk_norm: bool = False
@@ -172,6 +175,16 @@ class EncoderDecoder(nnx.Module):
     def embed_fused(self, encoded_bnd: jax.Array, view: View) -> jax.Array:
         """The encoder's output -> unit float32[B, E], one embedding of everything visible."""
         return unit(self.fused(mean_pool(encoded_bnd, view.mask)))
+
+
+def spread_vectors(key: jax.Array, vectors: np.ndarray, width: int) -> jax.Array:
+    """Codes' vectors [V, d] in `width` random directions, each of mean 0 and variance 1: float32[V, width].
+
+    Distances between codes are kept, up to one scale (Johnson and Lindenstrauss 1984).
+    """
+    centred = jnp.asarray(vectors - vectors.mean(0), jnp.float32)
+    spread = centred @ jax.random.normal(key, (vectors.shape[1], width))
+    return spread / jnp.maximum(spread.std(), 1e-6)
 
 
 def mean_pool(x_bnd: jax.Array, mask: jax.Array) -> jax.Array:

@@ -12,7 +12,8 @@ from flax import nnx
 
 from mm.errors import UserError
 from mm.generate.sampling import Sampler, guided, sample_parallel, sample_sequence
-from mm.models.encoder_decoder import EncoderDecoder, Model
+from mm.models.encoder_decoder import EncoderDecoder, Model, spread_vectors
+from mm.models.layers import MLP_KINDS
 from mm.objectives.contrastive.nway import all_pairs, fused_to_hidden
 from mm.objectives.masked import masked_terms
 from mm.objectives.masking import Masking, contrast_views, generation_views
@@ -59,9 +60,10 @@ class Joint:
             raise UserError(
                 "config.data.tokenizers is empty: the joint task needs a tokenizer per modality"
             )
-        return self.build_for(data.space)
+        return JointTask(self, data.space, {n: t.vectors for n, t in data.tokenizers.items()})
 
     def build_for(self, space: TokenSpace) -> "JointTask":
+        """The task of a trained model: nothing has to be initialised."""
         return JointTask(self, space)
 
     def validate(self) -> None:
@@ -75,6 +77,8 @@ class Joint:
                 raise UserError(
                     f"config.task.model.{field}={getattr(m, field)}: must be at least 1"
                 )
+        if m.mlp not in MLP_KINDS:
+            raise UserError(f"config.task.model.mlp={m.mlp!r}: use {', '.join(MLP_KINDS)}")
         if not 1 <= m.embed_layers <= m.encoder_layers:
             raise UserError(
                 f"config.task.model.embed_layers={m.embed_layers}: must be 1 .. encoder_layers ({m.encoder_layers})"
@@ -88,8 +92,16 @@ class Joint:
 class JointTask:
     """See `mm.tasks.Task`; besides, the token-level calls of evaluation and use."""
 
-    def __init__(self, settings: Joint, space: TokenSpace):
-        self.settings, self.space = settings, space
+    def __init__(
+        self,
+        settings: Joint,
+        space: TokenSpace,
+        vectors: Mapping[str, np.ndarray | None] | None = None,
+    ):
+        """Args:
+        vectors: per modality what its codes stand for (`Tokenizer.vectors`): where embeddings begin.
+        """
+        self.settings, self.space, self.vectors = settings, space, dict(vectors or {})
         shares = {n: settings.shares.get(n, 1.0) for n in space.names}
         weights = {
             f"masked/{n}": settings.masked * s / sum(shares.values()) for n, s in shares.items()
@@ -106,6 +118,15 @@ class JointTask:
 
     def init(self, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
         model = EncoderDecoder(self.settings.model, self.space, rngs=nnx.Rngs(params=key))
+        share = self.settings.model.codebook_init
+        for name, vectors in self.vectors.items():
+            if vectors is not None and share:
+                start = self.space.offset(name)
+                rows = slice(start, start + len(vectors))
+                table = model.token[...]
+                spread = spread_vectors(jax.random.fold_in(key, start), vectors, table.shape[1])
+                mixed = share**0.5 * table[rows].std() * spread + (1 - share) ** 0.5 * table[rows]
+                model.token[...] = table.at[rows].set(mixed)
         return nnx.to_pure_dict(nnx.state(model, nnx.Param)), {}
 
     def model(self, params: Any) -> EncoderDecoder:

@@ -59,7 +59,7 @@ class Classify:
 
     def build(self, data: Any) -> "ClassifierTask":
         """Raises UserError if the data has no such column, or other rows than the front takes."""
-        columns = data.columns("train")
+        columns = data.raw("train")
         if self.column not in columns:
             hint = nearest(self.column, columns)
             raise UserError(f"config.task.column={self.column!r}: not in the data{hint}")
@@ -207,7 +207,7 @@ def labelled(data: Any, column: str, split: str) -> tuple[np.ndarray, np.ndarray
     order = data.order(split, seed=0, epoch=0)
     rows, first = np.unique(order[column], return_index=True)
     first = first[rows >= 0]
-    return data.columns(split)[column][order[column][first]], order["group"][first]
+    return data.raw(split)[column][order[column][first]], order["group"][first]
 
 
 def accuracy(judge: Judge, rows: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -17,11 +17,14 @@ class Tokenizer(Protocol):
       modality: its place in a token space; the name is given where it is loaded.
       fingerprint: of the artefact.
       card: facts for people (data, licence, figures).
+      vectors: float32[vocabulary, d], what the codes stand for in the tokenizer's own space (a codebook), so that a
+        model can begin with like codes alike; None where ids are mere names.
     """
 
     modality: Modality
     fingerprint: str
     card: dict[str, Any]
+    vectors: np.ndarray | None
 
     def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
         """Raw rows (images, waveforms, strings) -> ids int32[n, size] and lengths int32[n]."""

@@ -204,6 +204,7 @@ class AudioTokenizer:
         self.modality = Modality(name=name, vocabulary=vocabulary, layout=self.settings.grid)
         self.fingerprint: str = meta["fingerprint"]
         self.card: dict[str, Any] = meta["card"]
+        self.vectors: np.ndarray | None = self._autoencoder.vectors
 
     def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
         """float32[n, length] -> ids int32[n, places] in order of time, lengths int32[n]."""

@@ -64,6 +64,7 @@ class Autoencoder:
 
     Attributes:
       codes: size of the vocabulary.
+      vectors: what each code stands for, float32[codes, d].
     """
 
     def __init__(
@@ -86,6 +87,9 @@ class Autoencoder:
         self._weights = (params, jax.tree.map(jnp.asarray, tree.get("quantizer", {})))
         self._chunks = sorted({max(chunk // d, 1) for d in (1, 8, 128)})
         self.codes = self._quantizer.codes
+        self.vectors = np.asarray(
+            self._quantizer.lookup(self._weights[1], jnp.arange(self.codes)), np.float32
+        )
         structure, bottleneck = split(settings), self._quantizer
 
         @jax.jit

@@ -155,6 +155,7 @@ class ImageTokenizer:
         self.modality = Modality(name=name, vocabulary=vocabulary, layout=settings.grid)
         self.fingerprint: str = meta["fingerprint"]
         self.card: dict[str, Any] = meta["card"]
+        self.vectors: np.ndarray | None = self._autoencoder.vectors
 
     def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
         """uint8[n, H, W] -> ids int32[n, h * w], row-major, and lengths int32[n], all of them h * w."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -172,6 +173,8 @@ def test_batches_are_tokens_in_the_order_of_the_source(tmp_path):
             assert np.array_equal(batch.ids["number"], data.tokens("train")["number"].ids[rows])
             assert np.array_equal(batch.group, rows % 10)
             assert batch.present["word"].all()
+            shape = lambda x: (x.shape, x.dtype)
+            assert jax.tree.map(shape, batch) == jax.tree.map(shape, data.abstract_batch(16))
         assert i == 5
 
 

@@ -156,6 +156,27 @@ def test_chunks_and_batch_size_change_nothing(space, trained):
     assert task.features(params, inputs, 1).shape == (10, 32)
 
 
+def test_embeddings_begin_as_the_codebook(space):
+    """Distances between codes are those of the tokenizer's own space; other vocabularies stay random."""
+    rng = np.random.default_rng(0)
+    size, start = space.vocabulary("picture").size, space.offset("picture")
+    vectors = rng.normal(size=(size, 3)).astype(np.float32)
+    settings = dataclasses.replace(
+        SMALL, model=dataclasses.replace(SMALL.model, width=256, codebook_init=1.0)
+    )
+    tables = {}
+    for given in ({}, {"picture": vectors, "words": None}):
+        params, _ = JointTask(settings, space, given).init(jax.random.key(0))
+        tables[len(given)] = np.asarray(params["token"])
+    rows = slice(start, start + size)
+    gaps = lambda x: np.linalg.norm(x[:, None] - x, axis=-1)[np.triu_indices(size, 1)]
+    assert np.corrcoef(gaps(tables[2][rows]), gaps(vectors))[0, 1] > 0.95
+    assert abs(np.corrcoef(gaps(tables[0][rows]), gaps(vectors))[0, 1]) < 0.5
+    np.testing.assert_allclose(tables[2][rows].std(), tables[0][rows].std(), rtol=0.05)
+    others = np.r_[0:start, start + size : space.size]
+    assert np.array_equal(tables[0][others], tables[2][others])
+
+
 def constant(batch: Batch) -> Batch:
     """The same batch with every id replaced by one constant: no content is left to match."""
     return dataclasses.replace(

@@ -65,7 +65,7 @@ def trained():
     task = settings().build(data)
     params, buffers = jax.jit(task.init)(jax.random.key(0))
     tx = optax.adam(0.02)
-    rows = data.columns("train")["picture"]
+    rows = data.raw("train")["picture"]
     batch = {"picture": rows, "group": data.label}
 
     @jax.jit
@@ -101,7 +101,7 @@ def test_it_learns(trained):
 def test_the_loss_is_the_cross_entropy_with_smoothed_labels(trained):
     task, params, _ = trained
     data = Bars()
-    rows, key = data.columns("validation")["picture"], jax.random.key(0)
+    rows, key = data.raw("validation")["picture"], jax.random.key(0)
 
     @jax.jit
     def run(params, rows):
@@ -193,7 +193,7 @@ def test_files_that_are_no_judge_are_refused(path, tmp_path):
 def test_every_labelled_row_is_judged_once():
     data = Bars()
     rows, labels = labelled(data, "picture", "test")
-    np.testing.assert_array_equal(rows, data.columns("test")["picture"])
+    np.testing.assert_array_equal(rows, data.raw("test")["picture"])
     np.testing.assert_array_equal(labels, data.label)
 
 
