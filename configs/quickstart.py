@@ -25,7 +25,7 @@ from mm.tasks.joint import Contrast, Joint
 TOKENIZERS = {
     "image": "tokenizers/image.safetensors#19398e4d",
     "speech": "tokenizers/speech.safetensors#b11b4c77",
-    "text": "tokenizers/text.safetensors#c332917d",
+    "text": "tokenizers/text.safetensors#ce4a48d1",
 }
 
 # What evaluation compares. A text is a word, or a caption whose facts are checked against the picture.
@@ -60,14 +60,18 @@ def get_config(arg: str = "") -> Experiment:
                 heads=2 if smoke else 4,
                 encoder_layers=1 if smoke else 3,
                 decoder_layers=1 if smoke else 3,
+                positions="learned",
+                codebook_init=0.8,
+                mlp="gelu_tanh",
                 scan=False,
             ),
-            masking=Masking(visible=30, targets=24, whole=0.8, dirichlet=0.2, nothing=0.5),
+            masking=Masking(visible=24, targets=24, whole=0.9, dirichlet=0.1, nothing=0.5),
             contrast=Contrast(weight=0.3, share=0.75),
-            shares={"text": 2.0},
+            shares={"text": 3.0},
             samplers={
-                "image": Sampler(steps=4 if smoke else 16, temperature=0.7),
-                "speech": Sampler(steps=4 if smoke else 16, temperature=0.7),
+                "image": Sampler(steps=4 if smoke else 8, temperature=0.5, guidance=1.5),
+                "speech": Sampler(steps=4 if smoke else 12, temperature=0.6, guidance=2.0),
+                "text": Sampler(temperature=0.0),
             },
         ),
         data=Data(
@@ -75,7 +79,7 @@ def get_config(arg: str = "") -> Experiment:
             tokenizers=TOKENIZERS,
             batch_size=32 if smoke else 64,
         ),
-        optim=Optim(lr=1.5e-3, warmup=10 if smoke else 100),
+        optim=Optim(kind="muon", lr=3e-3, warmup=10 if smoke else 100),
         evals=(
             ValidationLoss(batches=1 if smoke else 8),
             AnyToAny(kinds=(IMAGE, SPEECH, WORD), extra=captions, count=count, train_rows=rows),
@@ -83,7 +87,7 @@ def get_config(arg: str = "") -> Experiment:
             Judges(kinds=(IMAGE, SPEECH), count=10 * count),
             Tokenizers(kinds=(IMAGE, SPEECH, WORD), count=count),
         ),
-        steps=40 if smoke else 3000,
+        steps=40 if smoke else 2600,
         log_every=10 if smoke else 50,
         eval_every=20 if smoke else 500,
         save_every=20 if smoke else 500,

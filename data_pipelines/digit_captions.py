@@ -2,7 +2,8 @@
 
     a small thin seven, leaning right
 
-Each fact is one of three words, and the middle one is left unsaid. The limits between them are the
+Each fact is one of three words, and the middle one is left unsaid ("a plain seven" where both of
+thickness and size are). The limits between them are the
 terciles of the training images, so each word fits a third of them; `python -m
 data_pipelines.digit_captions --mnist FILE` fits them anew. The facts are measured on a smoothed
 picture: a tokenizer that blurs a little keeps most of them.
@@ -32,7 +33,7 @@ LIMITS = {
 }
 """Terciles over the training images: stroke and radius in pixels, tangent of the slant's angle."""
 
-CAPTIONS_VERSION = 1
+CAPTIONS_VERSION = 2
 """Part of the texts' fingerprints: raise it when a change below changes what is written."""
 
 SIDE = 28
@@ -132,11 +133,11 @@ def name_facts(codes: np.ndarray) -> dict[str, str]:
 
 
 def caption(digit: int, facts: dict[str, str]) -> str:
-    """The sentence for a digit with facts; at most seven words and commas."""
+    """The sentence for a digit with facts; at most seven words and commas. Every one begins with "a"."""
     said = {fact: value for fact, value in facts.items() if value != FACTS[fact][1]}
-    noun = [said[fact] for fact in ("size", "thickness") if fact in said] + [DIGIT_WORDS[digit]]
-    article = "an" if noun[0] == "eight" else "a"
-    return " ".join([article, *noun]) + (f", {said['slant']}" if "slant" in said else "")
+    adjectives = [said[fact] for fact in ("size", "thickness") if fact in said] or ["plain"]
+    noun = " ".join(["a", *adjectives, DIGIT_WORDS[digit]])
+    return noun + (f", {said['slant']}" if "slant" in said else "")
 
 
 def read_digit(text: str) -> int | None:

@@ -1,7 +1,8 @@
 """The one kind of error that is the user's to mend: a line saying what was found, where, and what to do."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -13,3 +14,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Runs a command of the command line: what the user can mend is one line on stderr and exit code 2."""
+    try:
+        return command()
+    except UserError as e:
+        print(f"mm: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mm: stopped at once; the last checkpoint stands", file=sys.stderr)
+        return 130

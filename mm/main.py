@@ -4,7 +4,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mm.errors import UserError
+from mm.errors import exit_code
+from mm.memory import start_with_huge_pages
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,20 +17,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant
 
-    try:
-        command = flags.parse(list(argv or sys.argv))
-        run(command)
-    except UserError as e:
-        print(f"mm: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("mm: stopped at once; the last checkpoint stands", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: run(flags.parse(list(argv or sys.argv))))
 
 
-def run(command) -> None:
-    """Dispatches to the mode."""
+def run(command) -> int:
+    """Dispatches to the mode; returns the exit code."""
     from mm import workdir
 
     if command.mode in ("train", "evaluate"):
@@ -51,7 +43,9 @@ def run(command) -> None:
         files = api.embed_files if command.mode == "embed" else api.generate_files
         for line in files(model, command):
             print(line)
+    return 0
 
 
 if __name__ == "__main__":
+    start_with_huge_pages()
     sys.exit(main())

@@ -1,6 +1,6 @@
 """Measuring this machine: python -m mm.perf joint. Ratios of medians, both sides in one run, in alternation.
 
-joint    what contrast adds to a step of masked generation, at the quickstart's size and at 12 + 12 layers
+joint    what contrast adds to a step of masked generation, at the config's size and at 12 + 12 layers
 """
 
 import argparse
@@ -15,50 +15,39 @@ from typing import Any
 import jax
 import numpy as np
 
-from mm import config
+from mm import config, flags, tokenizers
 from mm import state as states
-from mm.models.encoder_decoder import Model
-from mm.objectives.masking import Masking
+from mm.errors import exit_code
+from mm.memory import start_with_huge_pages
 from mm.optim import make_optimizer
-from mm.space import Batch, Grid, Modality, Sequence, TokenSpace, Vocabulary
+from mm.space import Batch, TokenSpace
 from mm.step import make_step
-from mm.tasks.joint import Contrast, Joint, JointTask
+from mm.tasks.joint import Contrast, Joint
 from mm.train import machine
 
-SPACE = TokenSpace(
-    (
-        Modality(name="a", vocabulary=Vocabulary(name="a", size=256), layout=Grid(h=4, w=4)),
-        Modality(name="b", vocabulary=Vocabulary(name="b", size=512), layout=Grid(w=16)),
-        Modality(
-            name="c",
-            vocabulary=Vocabulary(name="c", size=300, eos=0),
-            layout=Sequence(max_len=8),
-            order="left_to_right",
-        ),
-    )
-)
-"""Three modalities of the quickstart's sizes; what the tokens say does not change the time."""
 
-
-def random_batch(rows: int) -> Batch:
+def random_batch(space: TokenSpace, rows: int) -> Batch:
+    """Full-length examples of random tokens: what tokens say does not change the time."""
     rng = np.random.default_rng(0)
     ids = {
         m.name: rng.integers(0, m.vocabulary.size, (rows, m.size)).astype(np.int32)
-        for m in SPACE.modalities
+        for m in space.modalities
         if m.vocabulary
     }
-    length = {m.name: np.full(rows, m.size, np.int32) for m in SPACE.modalities}
-    present = {n: np.ones(rows, bool) for n in SPACE.names}
+    length = {m.name: np.full(rows, m.size, np.int32) for m in space.modalities}
+    present = {n: np.ones(rows, bool) for n in space.names}
     return Batch(ids, length, present, rng.integers(0, 10, rows).astype(np.int32))
 
 
-def stepper(settings: Joint, rows: int) -> Callable[[], float]:
+def stepper(
+    settings: Joint, optim: config.Optim, space: TokenSpace, rows: int
+) -> Callable[[], float]:
     """A function that runs one training step and returns its seconds; compiled already."""
-    task, optim = JointTask(settings, SPACE), config.Optim()
+    task = settings.build_for(space)
     tx = make_optimizer(optim, 1000)
     step = jax.jit(make_step(task, tx, optim, 0), donate_argnums=0)
     held: dict[str, Any] = {"state": jax.jit(lambda: states.fresh(task, tx, 0, False))()}
-    batch = jax.device_put(random_batch(rows))
+    batch = jax.device_put(random_batch(space, rows))
 
     def run() -> float:
         began = time.perf_counter()
@@ -84,19 +73,19 @@ def compare(a: Callable[[], float], b: Callable[[], float], pairs: int) -> dict[
     }
 
 
-def joint(pairs: int, rows: int) -> dict[str, Any]:
-    """The joint step over the masked-only step of the same model."""
-    sizes = {
-        "3+3 layers, K=1": Model(width=192, heads=6, scan=False),
-        "12+12 layers, K=2": Model(
-            width=192, heads=6, encoder_layers=12, decoder_layers=12, embed_layers=2
-        ),
-    }
+def joint(exp: config.Experiment, pairs: int) -> dict[str, Any]:
+    """The joint step over the masked-only step of the same model: the experiment's own, and a deep one."""
+    task, rows = exp.task, exp.data.batch_size
+    toks = {n: tokenizers.load(reference, n) for n, reference in exp.data.tokenizers.items()}
+    space = TokenSpace(tuple(t.modality for t in toks.values()))
+    deep = {"encoder_layers": 12, "decoder_layers": 12, "embed_layers": 2, "scan": True}
     found = {}
-    for name, model in sizes.items():
-        both = Joint(model=model, masking=Masking(), contrast=Contrast())
+    for model in (task.model, dataclasses.replace(task.model, **deep)):
+        both = dataclasses.replace(task, model=model)
         masked = dataclasses.replace(both, contrast=Contrast(weight=0.0))
-        found[name] = compare(stepper(both, rows), stepper(masked, rows), pairs)
+        name = f"{model.encoder_layers}+{model.decoder_layers} layers, K={model.embed_layers}"
+        sides = (stepper(side, exp.optim, space, rows) for side in (both, masked))
+        found[name] = compare(*sides, pairs)
     return found
 
 
@@ -104,14 +93,20 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=["joint"])
     parser.add_argument("--pairs", type=int, default=20, help="measured pairs of steps")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument(
+        "--config",
+        default="configs/quickstart.py",
+        help="whose task, optimizer and batch size; --config.a.b=v overrides a field",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
-    options = parser.parse_args(argv)
-    found = joint(options.pairs, options.batch)
+    options, overrides = parser.parse_known_args(argv)
+    exp = flags.parse(["mm.perf", "--config", options.config, *overrides]).experiment
+    assert exp is not None  # parse raises where there is none
+    found = joint(exp, options.pairs)
     if options.json:
         print(json.dumps({"machine": machine(), "joint": found}, indent=1))
         return 0
-    print(f"{machine()}, batch {options.batch}, {options.pairs} pairs")
+    print(f"{machine()}, batch {exp.data.batch_size}, {options.pairs} pairs")
     for name, f in found.items():
         low, high = f["quartiles"]
         print(
@@ -122,4 +117,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    start_with_huge_pages()
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))

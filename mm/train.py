@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 import mm
-from mm import checkpoint, config, memory, metrics, workdir
+from mm import checkpoint, config, metrics, workdir
 from mm import state as states
 from mm.data.opened import OpenData, open_data
 from mm.errors import UserError
@@ -32,8 +32,6 @@ class Trainer:
 
     def __init__(self, exp: config.Experiment, folder: Path):
         self.exp, self.folder = exp, folder
-        if jax.default_backend() == "cpu":
-            memory.keep_freed()
         jax.config.update("jax_compilation_cache_dir", str((folder / "cache" / "xla").absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         self.data: OpenData = open_data(exp.data, folder / "cache")

@@ -3,7 +3,10 @@
     python -m mm.main --config tokenizers/speech.py --workdir runs/tokenizers/speech
 
 Writes runs/tokenizers/speech/artefact/speech.safetensors; copied over tokenizers/speech.safetensors
-it is what the configs name (with its fingerprint: change it there too).
+it is what the configs name (with its fingerprint: change it there too). About 11 minutes on two cores (0.17 s a step).
+
+Expected, on validation recordings (the artefact's card): log spectral distance 4.0 dB, 80% of the codes in use. The
+judge of speech recognises 94% of them through the tokenizer (in short trials, ten points fewer without the envelope).
 """
 
 from data_pipelines.digits import Digits
@@ -12,14 +15,14 @@ from mm.tasks.tokenizer import Autoencode
 from mm.tokenizers.audio import AudioAutoencoder
 from mm.tokenizers.quantizers import VectorQuantizer
 
-STEPS = 4000
+STEPS = 3500
 
 
 def get_config(arg: str = "") -> Experiment:
     """The recipe of the shipped weights; `smoke` as `arg` takes 20 steps to see that it runs."""
     steps = 20 if arg == "smoke" else STEPS
     card = {
-        "data": "Free Spoken Digit Dataset, takes 10-49 of 6 speakers (validation: takes 5-9)",
+        "data": "FSDD, recordings 10-49 of each speaker and digit (validation: 5-9)",
         "licence": "CC BY-SA 4.0, as the data",
         "steps": steps,
     }
@@ -31,7 +34,7 @@ def get_config(arg: str = "") -> Experiment:
             # Two thirds of all places are silence, one code: the others see few examples a step,
             # so they forget fast and are given up only when nearly nothing chooses them.
             quantizer=VectorQuantizer(codes=512, width=16, decay=0.95, dead=0.1),
-            weights={"reconstruction": 1.0, "envelope": 3.0, "commitment": 0.25},
+            weights={"reconstruction": 1.0, "envelope": 10.0, "commitment": 0.25},
             replace=0.05,
             card=card,
         ),

@@ -35,6 +35,8 @@ class Model:
       width: features per token; heads of width // heads features each.
       token_scale: input embeddings are multiplied by this and their table begins at 1 / token_scale, so that tokens are not
         drowned by positions; 0 = sqrt(width). (4M's weights want 1, and a table that begins at 0.02: `token_std`.)
+      positions: `sincos` (fixed), or `learned`, one free vector per place that begins random and as large as sin-cos: in
+        small grids the waves hardly differ between places.
       codebook_init: share of the variance of token embeddings that begins as a random projection of what the codes stand
         for in their tokenizer (its codebook), so that like codes begin alike; 0 = none, all random.
       mlp: `gelu`, `gelu_tanh` or `swiglu`. bias: of linear layers and norms.
@@ -51,6 +53,7 @@ class Model:
     embed_dim: int = 64
     token_scale: float = 0.0
     token_std: float = 0.0
+    positions: str = "sincos"
     codebook_init: float = 0.0
     mlp: str = "gelu"
     bias: bool = True
@@ -58,6 +61,9 @@ class Model:
     scan: bool = True
     remat: str = "none"
     dtype: str = "auto"
+
+
+POSITIONS = ("sincos", "learned")
 
 
 def compute_dtype(name: str) -> Any:
@@ -90,6 +96,8 @@ class EncoderDecoder(nnx.Module):
         self.token_scale = settings.token_scale or width**0.5
         self.token = normal(space.size, width, std=settings.token_std or 1 / self.token_scale)
         self.modality = normal(len(space.modalities), width)
+        learned = settings.positions == "learned"
+        self.position = normal(space.places, width, std=0.5**0.5) if learned else None
         self.mask_token = normal(width)
         self.encoder = stack(
             lambda r: Block(width, settings.heads, rngs=r, **kind), settings.encoder_layers, rngs
@@ -116,11 +124,11 @@ class EncoderDecoder(nnx.Module):
 
     def places(self, place: jax.Array) -> jax.Array:
         """Position and modality embeddings [..., D] of places."""
-        table = (
-            position_table(self.space, self.settings.width)
-            + self.modality[...][self.space.per_place()["modality"]]
-        )
-        return table[place]
+        if self.position is None:
+            position = position_table(self.space, self.settings.width)
+        else:
+            position = self.position[...]
+        return (position + self.modality[...][self.space.per_place()["modality"]])[place]
 
     def encode(self, view: View, *, layers: int | None = None) -> jax.Array:
         """Visible tokens -> float[B, N, D]: after all layers and the final norm, or raw after the first `layers`."""

@@ -12,7 +12,7 @@ from flax import nnx
 
 from mm.errors import UserError
 from mm.generate.sampling import Sampler, guided, sample_parallel, sample_sequence
-from mm.models.encoder_decoder import EncoderDecoder, Model, spread_vectors
+from mm.models.encoder_decoder import POSITIONS, EncoderDecoder, Model, spread_vectors
 from mm.models.layers import MLP_KINDS
 from mm.objectives.contrastive.nway import all_pairs, fused_to_hidden
 from mm.objectives.masked import masked_terms
@@ -79,6 +79,10 @@ class Joint:
                 )
         if m.mlp not in MLP_KINDS:
             raise UserError(f"config.task.model.mlp={m.mlp!r}: use {', '.join(MLP_KINDS)}")
+        if m.positions not in POSITIONS:
+            raise UserError(
+                f"config.task.model.positions={m.positions!r}: use {', '.join(POSITIONS)}"
+            )
         if not 1 <= m.embed_layers <= m.encoder_layers:
             raise UserError(
                 f"config.task.model.embed_layers={m.embed_layers}: must be 1 .. encoder_layers ({m.encoder_layers})"

@@ -1,0 +1,25 @@
+"""What contrast costs, measured: the two networks' steps in alternation, in one process."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+# Of the time of a masked-only step: at the quickstart's own size, and where the first K layers are few of many.
+LIMITS = (1.20, 1.10)
+
+
+@pytest.mark.slow
+def test_the_joint_step_costs_little_more_than_masked_generation():
+    command = [sys.executable, "-m", "mm.perf", "joint", "--pairs", "12", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)["joint"].values()
+    for figures, limit in zip(found, LIMITS, strict=True):
+        assert 1.0 < figures["ratio"] <= limit, found
+
+
+def test_an_override_that_does_not_exist_is_one_line():
+    command = [sys.executable, "-m", "mm.perf", "joint", "--config.task.model.widht=64"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "width" in done.stderr and done.stderr.count("\n") == 1
