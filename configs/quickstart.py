@@ -66,7 +66,7 @@ def get_config(arg: str = "") -> Experiment:
                 scan=False,
             ),
             masking=Masking(visible=24, targets=24, whole=0.9, dirichlet=0.1, nothing=0.5),
-            contrast=Contrast(weight=0.3, share=0.75),
+            contrast=Contrast(weight=0.6, share=0.75),
             shares={"text": 3.0},
             samplers={
                 "image": Sampler(steps=4 if smoke else 8, temperature=0.5, guidance=1.5),
