@@ -64,6 +64,14 @@ class Autoencode:
             )
 
     def build(self, data: Any) -> "AutoencoderTask":
+        """Raises UserError where the data's rows are not what the network says it takes."""
+        if takes := getattr(self.network, "row", None):
+            rows = data.raw("train")[self.column][np.arange(1)]
+            if (rows.shape[1:], rows.dtype) != (takes.shape, takes.dtype):
+                raise UserError(
+                    f"config.task.network: takes rows {takes.dtype}{list(takes.shape)}, those of "
+                    f"{self.column!r} are {rows.dtype}{list(rows.shape[1:])}; make its settings and the source's equal"
+                )
         return AutoencoderTask(self, data)
 
 
