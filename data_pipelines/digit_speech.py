@@ -40,7 +40,7 @@ class Waves:
           forms: rows per recording; the first is clean.
           seed: decides speeds, shifts and noise.
         """
-        self.recordings, self.forms = recordings, forms
+        self.recordings, self.forms, self.rate = recordings, forms, RATE
         self.lengths = np.array([len(samples) for samples in recordings], np.int64)
         made = [FORMS_VERSION, PEAK, forms, seed if forms > 1 else None]
         self.fingerprint = digest(

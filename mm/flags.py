@@ -13,12 +13,13 @@ from ml_collections import config_flags
 from mm import config
 from mm.errors import UserError, nearest
 
-MODES = ("train", "evaluate", "generate", "embed")
+MODES = ("train", "evaluate", "generate", "embed", "check-data")
 
 USAGE = """mm: train, use and judge any-to-any multimodal models.
 
   python -m mm.main --config configs/quickstart.py [--workdir DIR] [--config.optim.lr=3e-4 ...]
   python -m mm.main --config tokenizers/image.py                 (a tokenizer or judge: the same loop)
+  python -m mm.main --mode=check-data --config configs/my_data.py [--out DIR]     (what the data is like; nothing is trained)
   python -m mm.main --mode=evaluate --workdir RUN
   python -m mm.main --mode=generate --workdir RUN --input text="a thin seven" --output image,speech [--out DIR]
   python -m mm.main --mode=embed    --workdir RUN --input image=seven.png [--out DIR]
@@ -38,6 +39,7 @@ class Command:
     outputs: dict[str, str | None]
     out: Path
     seed: int
+    out_given: bool
 
 
 def parse(argv: list[str]) -> Command:
@@ -75,9 +77,8 @@ def parse(argv: list[str]) -> Command:
     wanted = [part for item in values.output for part in re.split(r",(?! )", item)]
     outputs = {k: v or None for k, _, v in (item.partition("=") for item in wanted)}
     inputs = dict(_pair(item) for item in values.input)
-    return Command(
-        values.mode, experiment, folder, inputs, outputs, Path(values.out).expanduser(), values.seed
-    )
+    out, given = Path(values.out).expanduser(), bool(values["out"].present)
+    return Command(values.mode, experiment, folder, inputs, outputs, out, values.seed, given)
 
 
 def _values() -> flags.FlagValues:
@@ -104,7 +105,12 @@ def _values() -> flags.FlagValues:
         'modalities to generate: image,speech; text=TEMPLATE asks for a form: "[MASK]", "a ..."',
         flag_values=values,
     )
-    flags.DEFINE_string("out", "generated", "where generated files go", flag_values=values)
+    flags.DEFINE_string(
+        "out",
+        "generated",
+        "where generated files (and the examples of check-data) go",
+        flag_values=values,
+    )
     flags.DEFINE_integer("seed", 0, "seed of what is generated", flag_values=values)
     return values
 

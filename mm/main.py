@@ -36,6 +36,13 @@ def run(command) -> int:
             trainer.train()
         else:
             trainer.evaluate_again()
+    elif command.mode == "check-data":
+        from mm.data import check
+
+        exp = command.experiment or workdir.experiment(command.workdir)
+        out = command.out if command.out_given else None
+        for line in check.lines(exp.data, command.workdir / "cache", out):
+            print(line, flush=True)
     else:
         from mm import api
 

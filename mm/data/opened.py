@@ -150,7 +150,13 @@ class OpenData:
         length = np.zeros(count, np.int32)
         for start in range(0, count, CHUNK):
             part = slice(start, min(start + CHUNK, count))
-            ids[part], length[part] = _encode(tokenizer, column[np.arange(part.start, part.stop)])
+            raw = column[np.arange(part.start, part.stop)]
+            try:
+                ids[part], length[part] = _encode(tokenizer, raw)
+            except ValueError as e:  # rows of another shape or type than the tokenizer's
+                raise UserError(
+                    f"config.data: {what}: {e}; make the source's settings those of the tokenizer"
+                ) from e
             if time.monotonic() - said > SAY_EVERY and part.stop < count:
                 said = time.monotonic()
                 self.log(f"tokenizing {what}: {part.stop:,} of {count:,} ({part.stop / count:.0%})")

@@ -17,23 +17,36 @@ class CorruptLog:
     """Counts unreadable records of one run and names each on stderr, once.
 
     Attributes:
-      limit: so many are replaced; one more stops the run.
+      limit: so many are replaced; one more stops the run. None = all are replaced, and named in
+        `found` alone.
+      found: a line for each.
     """
 
-    def __init__(self, limit: int):
+    def __init__(self, limit: int | None):
         self.limit = limit
-        self._seen: set[tuple[str, int]] = set()
+        self.found: list[str] = []
+        self._seen: set[tuple[str, int | None]] = set()
 
     @property
     def count(self) -> int:
         """Distinct unreadable records so far."""
         return len(self._seen)
 
-    def add(self, file: str, index: int, reason: str) -> None:
+    def refuse(self, line: str) -> None:
+        """Notes a file that cannot be part of the data.
+
+        Raises:
+          UserError: at once, unless there is no limit.
+        """
+        self.found.append(line)
+        if self.limit is not None:
+            raise UserError(line)
+
+    def add(self, file: str, index: int | None, reason: str) -> None:
         """Notes an unreadable record.
 
         Args:
-          index: its place in `file`, from 0.
+          index: its place in `file`, from 0; None = the file is the record.
 
         Raises:
           UserError: this is one more than the limit.
@@ -41,7 +54,12 @@ class CorruptLog:
         if (file, index) in self._seen:
             return
         self._seen.add((file, index))
-        found = f"{file}, record {index}: unreadable ({' '.join(reason.split())[:120]})"
+        reason = " ".join(reason.split()).removeprefix(f"{file}: ")
+        place = file if index is None else f"{file}, record {index}"
+        found = f"{place}: unreadable ({reason[:120]})"
+        self.found.append(found)
+        if self.limit is None:
+            return
         if self.count > self.limit:
             raise UserError(
                 f"{found}; that is one more than config.data.corrupt_limit={self.limit}: restore "
@@ -77,7 +95,7 @@ class Records:
         source: RandomAccess,
         log: CorruptLog,
         *,
-        locate: Callable[[int], tuple[str, int]],
+        locate: Callable[[int], tuple[str, int | None]],
         decode: Callable[[Any], Any] = lambda record: record,
         rows: Sequence[int] | None = None,
     ):

@@ -82,7 +82,12 @@ class AutoencoderTask:
         return nnx.to_pure_dict(nnx.state(network)), self.settings.quantizer.init(of_quantizer)
 
     def loss(self, params: Any, buffers: Any, batch: Any, key: jax.Array) -> tuple[Terms, Any]:
-        """Terms: the network's own, `commitment` (if codes are learned), and the metrics `usage` and `perplexity`."""
+        """Terms: the network's own, `commitment` (if codes are learned), and the metrics `usage` and `perplexity`.
+
+        Raises:
+          UserError: the rows are not what the network says it takes (when the step is traced).
+        """
+        self._check_rows(batch[self.settings.column])
         of_replacing, of_update = jax.random.split(key)
         network, quantizer = nnx.merge(self.structure, params), self.settings.quantizer
         x = network.prepare(batch[self.settings.column])
@@ -92,6 +97,14 @@ class AutoencoderTask:
             network.decode(replaced(coded.vectors, others, self.settings.replace, of_replacing)), x
         )
         return terms | quantizer.terms(buffers, coded), quantizer.update(buffers, coded, of_update)
+
+    def _check_rows(self, rows: Any) -> None:
+        takes = getattr(self.settings.network, "row", None)
+        if takes and (rows.shape[1:], rows.dtype) != (takes.shape, takes.dtype):
+            raise UserError(
+                f"config.task.network: takes rows {takes.dtype}{list(takes.shape)}, those of "
+                f"{self.settings.column!r} are {rows.dtype}{list(rows.shape[1:])}; make its settings and the source's equal"
+            )
 
     def export(self, params: Any, buffers: Any, folder: Path) -> Path:
         """Writes `folder`/`column`.safetensors; its card says how well validation rows come back."""

@@ -25,13 +25,15 @@ class TrainVocabulary:
     Attributes:
       column: whose texts are read; the artefact is named after it.
       size: tokens at most, the 256 bytes included, the end of the sequence not.
-      max_len: places of a sequence, its end included; must hold every training text.
+      max_len: places of a sequence, its end included; must hold every training text, unless
+      cut: texts that are longer lose what is too much.
       card: facts for people (data, licence); figures on validation texts are added.
     """
 
     column: str = "text"
     size: int = 383
     max_len: int = 8
+    cut: bool = False
     card: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def validate(self) -> None:
@@ -100,12 +102,12 @@ class VocabularyTask:
             (len(e.ids) + 1, t)
             for e, t in zip(bpe.encode_batch([" " + t for t in texts]), texts, strict=True)
         )
-        if longest > s.max_len:
+        if longest > s.max_len and not s.cut:
             raise UserError(
-                f"config.task.max_len={s.max_len}: training text {words!r} has {longest} tokens with its end; raise it"
+                f"config.task.max_len={s.max_len}: training text {words!r} has {longest} tokens with its end; raise it, or set config.task.cut=True"
             )
         config, arrays = (
-            {"max_len": s.max_len, "fold_case": fold},
+            {"max_len": s.max_len, "fold_case": fold} | ({"cut": True} if s.cut else {}),
             {"vocabulary": text.to_bytes(bpe)},
         )
         meta = {"config": config, "fingerprint": "", "card": {}}

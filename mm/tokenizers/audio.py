@@ -16,7 +16,6 @@ import numpy as np
 import soundfile
 from einops import rearrange
 from flax import nnx
-from scipy.signal import butter, sosfiltfilt
 
 from mm.errors import UserError
 from mm.models.layers import Block, LayerNorm, Linear, run_stack, sincos_1d, stack
@@ -24,12 +23,9 @@ from mm.space import Grid, Modality, Vocabulary
 from mm.tasks import Terms
 from mm.tokenizers import signal
 from mm.tokenizers.autoencoder import Autoencoder
+from mm.tokenizers.recordings import framed, read_recording
 
 DB = 20 / np.log(10)  # decibels per natural unit of log magnitude
-LONGEST = 60.0  # seconds of a user's file that are read
-RATES = (4000, 384_000)  # samples per second of a user's file; outside, the header is wrong
-LOWEST = 40.0  # Hz; what is lower in a user's file is no sound that training data has
-QUIETEST = 1e-4  # peak of a user's file that counts as sound: -80 dB, a few steps of 16 bit
 RENDERED = 16  # waves whose phases are found together: what fits in a core's cache is twice as fast
 CHUNK = 128  # rows per compiled call
 
@@ -80,6 +76,24 @@ class AudioAutoencoder:
     iterations: int = 32
     bands: int = 32
     trim_db: tuple[float, float] = (15.0, 35.0)
+
+    def validate(self) -> None:
+        """Raises UserError for frames that do not tile a row, or overlap too little to come back."""
+        stretch = self.hop * self.patch
+        if self.length % stretch:
+            raise UserError(
+                f"config.task.network.length={self.length}: not a multiple of hop x patch "
+                f"({self.hop} x {self.patch} = {stretch} samples); change one"
+            )
+        if 2 * self.hop > self.n_fft:
+            raise UserError(
+                f"config.task.network.hop={self.hop}: more than half of n_fft={self.n_fft}; change one"
+            )
+
+    @property
+    def row(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of a raw row."""
+        return jax.ShapeDtypeStruct((self.length,), np.float32)
 
     @property
     def grid(self) -> Grid:
@@ -235,73 +249,3 @@ class AudioTokenizer:
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, np.clip(raw, -1, 1), self.settings.rate, subtype="PCM_16")
         return path
-
-
-def read_recording(path: Path, rate: int) -> np.ndarray:
-    """Any sound file that libsndfile knows -> float32[T] at `rate`: channels averaged, no rumble.
-
-    Raises:
-      UserError: no such file, empty, not a sound file, damaged, of absurd rate, longer than a
-        minute, or silent.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty (0 bytes); give a WAV, FLAC or OGG")
-    try:
-        with soundfile.SoundFile(path) as f:
-            if not RATES[0] <= f.samplerate <= RATES[1]:
-                raise UserError(
-                    f"{path}: {f.samplerate} samples per second; give {RATES[0]} to {RATES[1]}"
-                )
-            # some headers do not tell the length: read to the limit and one sample more, never all
-            limit = int(LONGEST * f.samplerate)
-            samples = (
-                f.read(limit + 1, dtype="float32", always_2d=True) if f.frames <= limit else None
-            )
-            found = f.samplerate
-    except (soundfile.SoundFileError, OSError, ValueError) as e:
-        reason = str(e).removeprefix(f"Error opening {str(path)!r}: ")
-        raise UserError(
-            f"{path}: not a sound file that can be read ({reason}); give a WAV, FLAC or OGG"
-        ) from e
-    if samples is None or len(samples) > limit:
-        raise UserError(f"{path}: longer than {LONGEST:.0f} s; cut out the part that is meant")
-    if len(samples) == 0:
-        raise UserError(f"{path}: the file has no samples; record it again")
-    wave = samples.mean(1)
-    if not np.isfinite(wave).all():
-        raise UserError(f"{path}: samples that are not numbers; export it again as 16-bit WAV")
-    wave = wave - wave.mean()
-    if np.abs(wave).max() < QUIETEST:
-        raise UserError(f"{path}: the file is silent; check the microphone and record it again")
-    # hum and drift below any voice; a steep filter is not needed, one that shifts nothing is
-    rumble = butter(2, LOWEST, "highpass", fs=rate, output="sos")
-    wave = signal.resample(wave, found, rate)
-    return sosfiltfilt(rumble, wave, padlen=min(rate // 10, len(wave) - 1)).astype(np.float32)
-
-
-def framed(wave: np.ndarray, settings: AudioAutoencoder) -> np.ndarray:
-    """A wave of any length -> float32[length] in the form of the training data.
-
-    Quiet ends are taken off; of what is still too long the loudest stretch is kept; zeros follow
-    what is shorter.
-
-    Args:
-      wave: float32[T] at the settings' rate, not silent.
-    """
-    s = settings
-    step = s.rate // 100  # levels are measured every 10 ms
-    padded = np.pad(wave, (0, -len(wave) % step))
-    power = np.square(padded).reshape(-1, step).mean(1)
-    least, most = (power.max() * 10 ** (-db / 10) for db in s.trim_db)
-    loud = np.flatnonzero(power > np.clip(10 * np.quantile(power, 0.1), most, least))
-    kept = padded[max(loud[0] - 1, 0) * step : (loud[-1] + 2) * step]
-    if len(kept) > s.length:
-        energy = np.concatenate([[0.0], np.cumsum(np.square(kept, dtype=np.float64))])
-        start = int(np.argmax(energy[s.length :] - energy[: -s.length]))
-        kept = kept[start : start + s.length]
-    row = np.zeros(s.length, np.float32)
-    row[: len(kept)] = kept
-    return row * np.float32(s.peak / np.abs(row).max())

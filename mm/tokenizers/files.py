@@ -23,7 +23,8 @@ class Framing:
     """How training images look: light ink on dark, in a box, centred by mass. Part of an artefact's config.
 
     Attributes:
-      box: longest side of the ink in pixels.
+      box: longest side of the ink in pixels; 0 where pictures are no drawings: the middle of the picture is
+        taken as it is (see `fitted`).
       stroke: thinnest mean stroke, as a share of the longest side of the ink; thinner ones are thickened,
         or a pen's line on a big sheet would vanish when it is scaled down.
     """
@@ -36,6 +37,18 @@ def read_picture(path: Path) -> np.ndarray:
     """Any picture file -> grey float32[h, w] in 0..255, upright, longest side at most 512.
 
     Transparent places become what contrasts with the opaque ones.
+
+    Raises:
+      UserError: see `open_picture`.
+    """
+    return _grey(open_picture(path))
+
+
+def open_picture(path: Path, *, decode: bool = True) -> Image.Image:
+    """Any picture file, upright, a large JPEG scaled down to 512 pixels or a little more.
+
+    Args:
+      decode: False reads the header alone, and leaves the picture as it lies.
 
     Raises:
       UserError: no such file, empty, not a picture, damaged, or of absurd size.
@@ -55,9 +68,12 @@ def read_picture(path: Path) -> np.ndarray:
                 raise UserError(
                     f"{path}: {image.width} x {image.height} pixels, more than {LARGEST:,}; give a smaller picture"
                 )
+            if not decode:
+                image.close()
+                return image
             image.draft("RGB", (WORKING, WORKING))
             image.load()
-            return _grey(ImageOps.exif_transpose(image))
+            return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as e:
         raise UserError(
             f"{path}: not a picture that can be read ({', '.join(FORMATS)}); convert it to PNG"
@@ -70,14 +86,31 @@ def read_picture(path: Path) -> np.ndarray:
         raise UserError(f"{path}: a damaged picture ({e}); export it again as PNG") from e
 
 
+def fitted(image: Image.Image, shape: tuple[int, int], channels: int) -> np.ndarray:
+    """Any mode of Pillow -> uint8[H, W], or [H, W, 3]: scaled to cover `shape` (H, W), the middle cut out.
+
+    Transparent places become white.
+    """
+    image = _eight_bit(image)
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    return np.asarray(ImageOps.fit(image, (shape[1], shape[0]), Image.Resampling.BICUBIC))
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """More than 8 bits are stretched to all of 8, for nothing says what full scale is."""
+    if not (image.mode.startswith("I") or image.mode == "F"):
+        return image
+    wide = np.asarray(image, np.float32)
+    span = max(float(wide.max() - wide.min()), 1e-9)
+    return Image.fromarray(((wide - wide.min()) * (255 / span)).astype(np.uint8))
+
+
 def _grey(image: Image.Image) -> np.ndarray:
     """Any mode of Pillow -> float32[h, w] in 0..255."""
-    # more than 8 bits: stretched, for nothing says what full scale is
-    if image.mode.startswith("I") or image.mode == "F":
-        wide = np.asarray(image, np.float32)
-        span = max(float(wide.max() - wide.min()), 1e-9)
-        image = Image.fromarray(((wide - wide.min()) * (255 / span)).astype(np.uint8))
-    alpha = None
+    image, alpha = _eight_bit(image), None
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
@@ -195,7 +228,7 @@ def _centred(small: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def write_picture(raw: np.ndarray, stem: Path) -> Path:
-    """Grey uint8[H, W] -> `stem`.png, eight times as large with soft edges; returns its path."""
+    """uint8[H, W], or [H, W, 3] -> `stem`.png, eight times as large with soft edges; returns its path."""
     stem = Path(stem)
     path = stem.with_name(stem.name + ".png")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,9 +26,10 @@ from mm.tokenizers.autoencoder import Autoencoder
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class ImageAutoencoder:
-    """Settings of the network for small grey images.
+    """Settings of the network for small images.
 
     Attributes:
+      channels: 1 for grey rows uint8[height, width], 3 for colour uint8[height, width, 3].
       patch: side in pixels of the square that one code stands for; divides height and width.
       margin: pixels around its square that a code sees.
       latent: features of a latent; the quantizer's width.
@@ -40,6 +41,7 @@ class ImageAutoencoder:
     kind: ClassVar[str] = "image"
     height: int = 28
     width: int = 28
+    channels: int = 1
     patch: int = 7
     margin: int = 3
     latent: int = 16
@@ -50,11 +52,22 @@ class ImageAutoencoder:
     framing: files.Framing = dataclasses.field(default_factory=files.Framing)
 
     def validate(self) -> None:
-        """Raises UserError for a patch that does not tile the image."""
+        """Raises UserError for a patch that does not tile the image, or colours that cannot be."""
+        if self.channels not in (1, 3) or (self.channels == 3 and self.framing.box):
+            raise UserError(
+                f"config.task.network.channels={self.channels}: 1 (grey) or 3 (colour, which needs "
+                "framing.box=0: ink has no colour); change it"
+            )
         if self.height % self.patch or self.width % self.patch:
             raise UserError(
                 f"config.task.network.patch={self.patch}: does not divide {self.height} x {self.width} pixels; change one"
             )
+
+    @property
+    def row(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of a raw row."""
+        colour = (self.channels,) if self.channels > 1 else ()
+        return jax.ShapeDtypeStruct((self.height, self.width, *colour), np.uint8)
 
     @property
     def grid(self) -> Grid:
@@ -76,17 +89,16 @@ class Residual(nnx.Module):
 
 
 class ImageNetwork(nnx.Module):
-    """See `mm.tokenizers.autoencoder.Network`. Raw rows are uint8[B, H, W]; pixels are Bernoulli shares of ink."""
+    """See `mm.tokenizers.autoencoder.Network`. Raw rows are uint8[B, H, W] or [B, H, W, C].
+
+    Pixels are Bernoulli shares of ink (of light, in each colour).
+    """
 
     def __init__(self, settings: ImageAutoencoder, *, rngs: nnx.Rngs):
         s = settings
-        self.grid, self.patch, self.margin, self.pixels = (
-            s.grid,
-            s.patch,
-            s.margin,
-            (s.height, s.width),
-        )
-        self.window_in = Linear((s.patch + 2 * s.margin) ** 2, s.hidden, rngs=rngs)
+        self.grid, self.patch, self.margin, self.pixels = s.grid, s.patch, s.margin, s.row.shape
+        seen = s.channels * (s.patch + 2 * s.margin) ** 2
+        self.window_in = Linear(seen, s.hidden, rngs=rngs)
         self.place = nnx.Param(0.02 * jax.random.normal(rngs.params(), (s.grid.size, s.hidden)))
         self.encoder = stack(lambda r: Residual(s.hidden, rngs=r), s.encoder_layers, rngs)
         self.encoder_norm = LayerNorm(s.hidden)
@@ -94,19 +106,19 @@ class ImageNetwork(nnx.Module):
         self.latent_in = Linear(s.grid.size * s.latent, s.dense, rngs=rngs)
         self.decoder = stack(lambda r: Residual(s.dense, rngs=r), s.decoder_layers, rngs)
         self.decoder_norm = LayerNorm(s.dense)
-        self.pixels_out = Linear(s.dense, s.height * s.width, rngs=rngs)
+        self.pixels_out = Linear(s.dense, s.channels * s.height * s.width, rngs=rngs)
 
     def prepare(self, raw: jax.Array) -> jax.Array:
-        """uint8[B, H, W] -> float32[B, H, W] in [0, 1]."""
+        """uint8[B, ...] -> float32[B, ...] in [0, 1]."""
         return raw.astype(jnp.float32) / 255
 
     def encode(self, x: jax.Array) -> jax.Array:
-        """float32[B, H, W] -> latents float32[B, h * w, latent]."""
+        """float32[B, H, W] or [B, H, W, C] -> latents float32[B, h * w, latent]."""
         h_bnd = self.window_in(windows(x, self.patch, self.margin)) + self.place[...]
         return self.latent_out(jax.nn.gelu(self.encoder_norm(run_stack(self.encoder, h_bnd))))
 
     def decode(self, vectors_bnd: jax.Array) -> jax.Array:
-        """Codes' vectors float32[B, h * w, latent] -> logits of ink float32[B, H, W]."""
+        """Codes' vectors float32[B, h * w, latent] -> logits of ink, float32 like `prepare`'s."""
         h_bd = run_stack(self.decoder, self.latent_in(vectors_bnd.reshape(len(vectors_bnd), -1)))
         return self.pixels_out(jax.nn.gelu(self.decoder_norm(h_bd))).reshape(-1, *self.pixels)
 
@@ -120,7 +132,7 @@ class ImageNetwork(nnx.Module):
         }
 
     def render(self, out: jax.Array) -> jax.Array:
-        """Logits -> uint8[B, H, W]."""
+        """Logits -> uint8, raw rows."""
         return jnp.round(jax.nn.sigmoid(out) * 255).astype(jnp.uint8)
 
 
@@ -128,21 +140,21 @@ def windows(x: jax.Array, patch: int, margin: int) -> jax.Array:
     """Overlapping square windows, zero beyond the image.
 
     Args:
-      x: [B, H, W].
+      x: [B, H, W] or [B, H, W, C].
 
     Returns:
-      [B, (H / patch) * (W / patch), (patch + 2 * margin)^2], row-major in places and in pixels.
+      [B, (H / patch) * (W / patch), (patch + 2 * margin)^2 * C], row-major in places, pixels, colours.
     """
-    b, h, w = x.shape
+    b, h, w = x.shape[:3]
     side = patch + 2 * margin
-    x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin)))
+    x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), *[(0, 0)] * (x.ndim - 3)))
     rows = jnp.stack([x[:, i : i + side] for i in range(0, h, patch)], axis=1)
-    cells = jnp.stack([rows[..., j : j + side] for j in range(0, w, patch)], axis=2)
-    return cells.reshape(b, -1, side * side)
+    cells = jnp.stack([rows[:, :, :, j : j + side] for j in range(0, w, patch)], axis=2)
+    return cells.reshape(b, (h // patch) * (w // patch), -1)
 
 
 class ImageTokenizer:
-    """See `mm.tokenizers.Tokenizer`. Raw rows are uint8[n, H, W]."""
+    """See `mm.tokenizers.Tokenizer`. Raw rows are uint8[n, H, W], or [n, H, W, 3] in colour."""
 
     def __init__(self, *, name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
         fields: dict[str, Any] = dict(meta["config"]["network"])
@@ -150,7 +162,7 @@ class ImageTokenizer:
         settings = ImageAutoencoder(**fields, framing=framing)
         self._autoencoder = Autoencoder(settings, meta["config"]["quantizer"], arrays)
         self._framing = settings.framing
-        self._shape = (settings.height, settings.width)
+        self._shape, self._channels = settings.row.shape, settings.channels
         vocabulary = Vocabulary(name=name, size=self._autoencoder.codes)
         self.modality = Modality(name=name, vocabulary=vocabulary, layout=settings.grid)
         self.fingerprint: str = meta["fingerprint"]
@@ -158,22 +170,24 @@ class ImageTokenizer:
         self.vectors: np.ndarray | None = self._autoencoder.vectors
 
     def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
-        """uint8[n, H, W] -> ids int32[n, h * w], row-major, and lengths int32[n], all of them h * w."""
+        """Raw rows -> ids int32[n, h * w], row-major, and lengths int32[n], all of them h * w."""
         raw = np.asarray(raw)
         if raw.shape[1:] != self._shape or raw.dtype != np.uint8:
             raise ValueError(
-                f"images are uint8[n, {self._shape[0]}, {self._shape[1]}], not {raw.dtype}{list(raw.shape)}"
+                f"images are uint8[n, {', '.join(map(str, self._shape))}], not {raw.dtype}{list(raw.shape)}"
             )
         return self._autoencoder.encode(raw), np.full(len(raw), self.modality.size, np.int32)
 
     def decode(self, ids: np.ndarray, length: np.ndarray | None = None) -> np.ndarray:
-        """ids int[n, h * w] -> uint8[n, H, W]."""
+        """ids int[n, h * w] -> raw rows, uint8[n, ...]."""
         return self._autoencoder.decode(np.asarray(ids))
 
     def read_file(self, path: Path) -> np.ndarray:
-        """A user's picture -> uint8[H, W]. Raises UserError: see `mm.tokenizers.files.read_picture`."""
+        """A user's picture -> a raw row. Raises UserError: see `mm.tokenizers.files.read_picture`."""
+        if not self._framing.box:
+            return files.fitted(files.open_picture(path), self._shape[:2], self._channels)
         return files.frame(files.read_picture(path), self._shape, self._framing, path)
 
     def write_file(self, raw: np.ndarray, stem: Path) -> Path:
-        """uint8[H, W] -> a PNG, enlarged to be looked at; returns its path."""
+        """A raw row -> a PNG, enlarged to be looked at; returns its path."""
         return files.write_picture(raw, stem)

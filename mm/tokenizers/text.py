@@ -35,6 +35,7 @@ class TextTokenizer:
         self._bpe = hf.Tokenizer.from_str(arrays["vocabulary"].tobytes().decode())
         self._eos = self._bpe.get_vocab_size()
         self._fold: bool = meta["config"]["fold_case"]
+        self._cut: bool = meta["config"].get("cut", False)
         vocabulary = Vocabulary(name=name, size=self._eos + 1, eos=self._eos)
         layout = Sequence(max_len=meta["config"]["max_len"])
         self.modality = Modality(
@@ -48,12 +49,14 @@ class TextTokenizer:
         """n strings -> ids int32[n, max_len], filled up with the eos, and lengths int32[n], the first eos counted.
 
         Raises:
-          UserError: a text is longer than the layout.
+          UserError: a text is longer than the layout, and the artefact does not say that such are cut.
         """
         texts, rows = np.unique(
             np.asarray(raw, dtype=object), return_inverse=True
         )  # captions repeat a lot
         pieces = [e.ids for e in self._bpe.encode_batch([" " + t if t else "" for t in texts])]
+        if self._cut:
+            pieces = [ids[: self.modality.size - 1] for ids in pieces]
         for text, ids in zip(texts, pieces, strict=True):
             self._check_length(text, len(ids) + 1)
         length = np.array([len(ids) + 1 for ids in pieces], np.int32)

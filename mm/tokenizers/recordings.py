@@ -1,0 +1,129 @@
+"""Sounds of users: read safely, and brought to the form of the training data."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import soundfile
+from scipy.signal import butter, sosfiltfilt
+
+from mm.errors import UserError
+from mm.tokenizers import signal
+
+LONGEST = 60.0  # seconds of a user's file that are read
+RATES = (4000, 384_000)  # samples per second of a user's file; outside, the header is wrong
+LOWEST = 40.0  # Hz; what is lower in a user's file is no sound that training data has
+QUIETEST = 1e-4  # peak of a user's file that counts as sound: -80 dB, a few steps of 16 bit
+
+
+class Form(Protocol):
+    """What rows look like: see `mm.tokenizers.audio.AudioAutoencoder`."""
+
+    rate: int
+    length: int
+    peak: float
+    trim_db: tuple[float, float]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """The file, its header checked; errors of libsndfile while it is open become UserErrors."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty (0 bytes); give a WAV, FLAC or OGG")
+    try:
+        with soundfile.SoundFile(path) as f:
+            if not RATES[0] <= f.samplerate <= RATES[1]:
+                raise UserError(
+                    f"{path}: {f.samplerate} samples per second; give {RATES[0]} to {RATES[1]}"
+                )
+            if f.frames > LONGEST * f.samplerate:
+                raise UserError(
+                    f"{path}: longer than {LONGEST:.0f} s ({f.frames / f.samplerate:,.0f} s); "
+                    "cut out the part that is meant"
+                )
+            if f.frames == 0:
+                raise UserError(f"{path}: the file has no samples (0 s); record it again")
+            yield f
+    except (soundfile.SoundFileError, OSError, ValueError) as e:
+        reason = str(e).removeprefix(f"Error opening {str(path)!r}: ")
+        raise UserError(
+            f"{path}: not a sound file that can be read ({reason}); give a WAV, FLAC or OGG"
+        ) from e
+
+
+def seconds(path: Path) -> float:
+    """How long a sound file is, from its header alone.
+
+    Raises:
+      UserError: no such file, empty, not a sound file, of absurd rate, without samples, or longer
+        than a minute.
+    """
+    with _opened(path) as f:
+        return f.frames / f.samplerate
+
+
+def read_recording(path: Path, rate: int) -> np.ndarray:
+    """Any sound file that libsndfile knows -> float32[T] at `rate`: channels averaged, no rumble.
+
+    Raises:
+      UserError: see `seconds`; or damaged, or silent.
+    """
+    with _opened(path) as f:
+        # some headers do not tell the length: read to the limit and one sample more, never all
+        limit, found = int(LONGEST * f.samplerate), f.samplerate
+        samples = f.read(limit + 1, dtype="float32", always_2d=True)
+    if len(samples) > limit:
+        raise UserError(f"{path}: longer than {LONGEST:.0f} s; cut out the part that is meant")
+    return cleaned(samples, found, rate, str(path))
+
+
+def cleaned(samples: np.ndarray, found: int, rate: int, what: str) -> np.ndarray:
+    """Samples float[T, channels] at the rate `found` -> float32[T'] at `rate`.
+
+    Args:
+      what: names them in messages.
+
+    Raises:
+      UserError: no samples, samples that are not numbers, or silence.
+    """
+    if len(samples) == 0:
+        raise UserError(f"{what}: the file has no samples (0 s); record it again")
+    wave = samples.mean(1)
+    if not np.isfinite(wave).all():
+        raise UserError(f"{what}: samples that are not numbers; export it again as 16-bit WAV")
+    wave = wave - wave.mean()
+    if np.abs(wave).max() < QUIETEST:
+        raise UserError(f"{what}: the file is silent; check the microphone and record it again")
+    # hum and drift below any voice; a steep filter is not needed, one that shifts nothing is
+    rumble = butter(2, LOWEST, "highpass", fs=rate, output="sos")
+    wave = signal.resample(wave, found, rate)
+    return sosfiltfilt(rumble, wave, padlen=min(rate // 10, len(wave) - 1)).astype(np.float32)
+
+
+def framed(wave: np.ndarray, form: Form) -> np.ndarray:
+    """A wave of any length -> float32[length] in the form of the training data.
+
+    Quiet ends are taken off; of what is still too long the loudest stretch is kept; zeros follow
+    what is shorter.
+
+    Args:
+      wave: float32[T] at the form's rate, not silent.
+    """
+    step = form.rate // 100  # levels are measured every 10 ms
+    padded = np.pad(wave, (0, -len(wave) % step))
+    power = np.square(padded).reshape(-1, step).mean(1)
+    least, most = (power.max() * 10 ** (-db / 10) for db in form.trim_db)
+    loud = np.flatnonzero(power > np.clip(10 * np.quantile(power, 0.1), most, least))
+    kept = padded[max(loud[0] - 1, 0) * step : (loud[-1] + 2) * step]
+    if len(kept) > form.length:
+        energy = np.concatenate([[0.0], np.cumsum(np.square(kept, dtype=np.float64))])
+        start = int(np.argmax(energy[form.length :] - energy[: -form.length]))
+        kept = kept[start : start + form.length]
+    row = np.zeros(form.length, np.float32)
+    row[: len(kept)] = kept
+    return row * np.float32(form.peak / np.abs(row).max())
