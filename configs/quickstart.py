@@ -66,7 +66,7 @@ def get_config(arg: str = "") -> Experiment:
                 scan=False,
             ),
             masking=Masking(visible=24, targets=24, whole=0.9, dirichlet=0.1, nothing=0.5),
-            contrast=Contrast(weight=0.6, share=0.75),
+            contrast=Contrast(weight=0.3, share=0.75),
             shares={"text": 3.0},
             samplers={
                 "image": Sampler(steps=4 if smoke else 8, temperature=0.5, guidance=1.5),
@@ -87,7 +87,7 @@ def get_config(arg: str = "") -> Experiment:
             Judges(kinds=(IMAGE, SPEECH), count=10 * count),
             Tokenizers(kinds=(IMAGE, SPEECH, WORD), count=count),
         ),
-        steps=40 if smoke else 2600,
+        steps=40 if smoke else 2500,
         log_every=10 if smoke else 50,
         eval_every=20 if smoke else 500,
         save_every=20 if smoke else 500,
