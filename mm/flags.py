@@ -29,10 +29,11 @@ Flags:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What the user asked for. `experiment` is None where only a workdir was named."""
+    """What the user asked for. `experiment` and `origin` are None where only a workdir was named."""
 
     mode: str
     experiment: config.Experiment | None
+    origin: config.Origin | None
     workdir: Path
     inputs: dict[str, str]
     outputs: dict[str, str | None]
@@ -75,9 +76,15 @@ def parse(argv: list[str]) -> Command:
     wanted = [part for item in values.output for part in re.split(r",(?! )", item)]
     outputs = {k: v or None for k, _, v in (item.partition("=") for item in wanted)}
     inputs = dict(_pair(item) for item in values.input)
-    return Command(
-        values.mode, experiment, folder, inputs, outputs, Path(values.out).expanduser(), values.seed
-    )
+    origin = _origin(config_path, experiment) if config_path and experiment else None
+    out = Path(values.out).expanduser()
+    return Command(values.mode, experiment, origin, folder, inputs, outputs, out, values.seed)
+
+
+def _origin(path: str, experiment: config.Experiment) -> config.Origin:
+    """The file is read once more: overrides were written into the experiment itself."""
+    of_file, now = config.to_json(_load(path)), config.to_json(experiment)
+    return config.Origin(path, config.differences(of_file, now))
 
 
 def _values() -> flags.FlagValues:
