@@ -35,7 +35,11 @@ def losses(run: RunFiles) -> str:
     known = {f"validation/{n}" for n in trained}
     alone = [n for n in run.curves if n.startswith("validation/") and n not in known]
     charts += [chart(n, [Line(run.curves[n], "dot")]) for n in alone]
-    said = note("Lines: training, as logged. Dots: validation.") if any(held.values()) else ""
+    said = (
+        note("Lines: training, as logged. Dots: validation. The last of each stands in the title.")
+        if any(held.values())
+        else ""
+    )
     return f'{said}<div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
@@ -80,7 +84,7 @@ def chart(title: str, lines: Sequence[Line], bounds: tuple[float, float] | None 
     body = ""
     for value in (low, (low + most) / 2, most):
         body += f'<path class="frame" d="M{left} {y(value)}H{wide - right}"/>'
-        body += f'<text x="{left - 5}" y="{y(value) + 4}" text-anchor="end">{value:.3g}</text>'
+        body += f'<text x="{left - 5}" y="{y(value) + 4}" text-anchor="end">{_short(value)}</text>'
     for step, anchor in ((0, "middle"), (last, "end")):
         body += f'<text x="{x(step)}" y="{high - 5}" text-anchor="{anchor}">{step:,}</text>'
     for line in lines:
@@ -96,3 +100,8 @@ def chart(title: str, lines: Sequence[Line], bounds: tuple[float, float] | None 
         f"<figure><figcaption>{name} <small>last: {ends}</small></figcaption>"
         f'<svg viewBox="0 0 {wide} {high}" role="img" aria-label="{name} by step">{body}</svg></figure>'
     )
+
+
+def _short(value: float) -> str:
+    """A value at an axis: few characters."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"

@@ -47,8 +47,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]], words: bool = Fals
     Args:
       words: the other cells are words, not numbers.
     """
-    top = "".join(f"<th>{h}</th>" for h in head)
     kind = "long" if words else "n"
+    first, *others = head
+    top = f"<th>{first}</th>" + "".join(f'<th class="{kind}">{h}</th>' for h in others)
     body = ""
     for first, *rest in rows:
         cells = "".join(f'<td class="{kind}">{c}</td>' for c in rest)
@@ -73,7 +74,7 @@ def tile(path: Path, caption: str = "", wrong: bool = False, player: bool = True
         body = _content(path, player)
     except (OSError, RuntimeError, UnicodeDecodeError):  # moved or cut: the page stands without it
         body = "<p>(unreadable)</p>"
-    below = f"<p>{caption}</p>" if caption else ""
+    below = f'<p class="said">{caption}</p>' if caption else ""
     return f'<div class="{"tile wrong" if wrong else "tile"}">{body}{below}</div>'
 
 
@@ -83,7 +84,8 @@ def _content(path: Path, player: bool) -> str:
             return f'<img alt="{escape(path.parent.name)}" src="{picture_data(picture)}">'
     if path.suffix in pictures.SOUNDS:
         seen = picture_data(pictures.spectrogram(pictures.waveform(path)))
-        sound = f'<audio controls preload="none" src="{sound_data(path)}"></audio>'
+        # Narrower than its controls: what is cut off is the far end, not the button that plays.
+        sound = f'<div class="player"><audio controls src="{sound_data(path)}"></audio></div>'
         return f'<img class="ink" alt="spectrogram" src="{seen}">{sound if player else ""}'
     return f"<p>{escape(path.read_text(encoding='utf-8').strip())}</p>"
 

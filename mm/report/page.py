@@ -91,7 +91,7 @@ def notices(run: RunFiles) -> str:
         by = f"mm {wrote}" if wrote else "a version of mm that does not say which"
         said.append(
             f"Written by {escape(by)}; this page is made by mm {mm.__version__}, which may miss parts of it. "
-            "`--mode=evaluate` writes results of this version."
+            "<code>--mode=evaluate</code> writes results of this version."
         )
     return "".join(f'<p class="notice">{text}</p>' for text in said)
 

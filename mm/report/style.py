@@ -15,11 +15,11 @@ nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.6rem 0}
 p.note,small{color:var(--soft)} p.note{margin:.2rem 0 .8rem;max-width:46rem}
 p.notice{background:var(--note);padding:.5rem .8rem;border-radius:6px;max-width:46rem}
 .scroll{overflow-x:auto} details{margin:.5rem 0} summary{cursor:pointer}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}
+table{border-collapse:separate;border-spacing:0;font-variant-numeric:tabular-nums;font-size:14px}
 th{text-align:left;font-weight:600} th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);
 vertical-align:top;white-space:nowrap}
 th:first-child,td:first-child{position:sticky;left:0;background:var(--paper);padding-left:0}
-td.n{text-align:right} td.long{white-space:normal;overflow-wrap:anywhere;min-width:12rem}
+td.n,th.n{text-align:right} td.long{white-space:normal;overflow-wrap:anywhere;min-width:12rem}
 td small{display:inline-block}
 .cells{display:grid;gap:1rem;grid-template-columns:minmax(0,1fr)}
 .cell{background:var(--panel);border-radius:6px;padding:.5rem .6rem} .cell.given{outline:1px solid var(--soft)}
@@ -28,7 +28,8 @@ td small{display:inline-block}
 .tile{min-width:0;font-size:12px;line-height:1.3;border:2px solid transparent;border-radius:5px}
 .tile.wrong{border-color:var(--wrong)} .tile.wrong b{color:var(--wrong)} .tile b{font-weight:600}
 .tile img{display:block;width:100%;aspect-ratio:1;border-radius:3px} .tile p{margin:0;overflow-wrap:anywhere}
-.tile audio{display:block;width:100%;height:26px;margin-top:2px}
+.tile p.said{color:var(--soft)} .tile p{padding:0 2px}
+.player{overflow:hidden;height:30px;margin-top:2px;border-radius:15px} .player audio{width:240px;height:30px;display:block}
 .row{display:flex;gap:6px;align-items:flex-start;margin:.4rem 0} .row .tile{flex:0 0 58px}
 .row .arrow{align-self:center;color:var(--soft);flex:0 0 auto}
 .rows{display:grid;gap:.2rem 1.5rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr))}
