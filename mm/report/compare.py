@@ -61,29 +61,48 @@ def existing_run(folder: Path) -> RunFiles:
 
 
 def _figures(a: RunFiles, b: RunFiles) -> str:
-    """A table for each evaluator; where both have intervals, whether these overlap."""
+    """The figures that have intervals, and whether these overlap; all figures, folded, by evaluator."""
     figures = flat(a.results), flat(b.results)
-    apart, judged, body = 0, 0, ""
-    parts = dict.fromkeys(name.partition(".")[0] for f in figures for name in f)
-    for part in parts:
-        rows = []
-        names = dict.fromkeys(n for f in figures for n in f if n.partition(".")[0] == part)
-        for name in names:
-            if name.startswith(("train.versions", "train.machine")):
-                continue  # a section of their own
-            pair = [f.get(name, Figure(None)) for f in figures]
-            verdict = _verdict(*pair)
-            judged, apart = judged + bool(verdict), apart + (verdict == "apart")
-            shown = f"<b>{verdict}</b>" if verdict == "apart" else verdict
-            rows.append((escape(name), *map(_shown, pair), _difference(*pair), shown))
-        body += folded(escape(part), table(("", "A", "B", "B &minus; A", "intervals"), rows), True)
-    if not body:
+    pairs = {n: (figures[0].get(n, NONE), figures[1].get(n, NONE)) for f in figures for n in f}
+    if not pairs:
         return note("Neither run has results yet.")
-    text = (
-        f"Of {judged} figures with intervals in both runs, {apart} lie apart: their 95% intervals do not overlap. "
-        "Intervals are over test items, not over seeds; one run each says nothing of those."
+    judged = {name: pair for name, pair in pairs.items() if all(f.interval for f in pair)}
+    apart = [name for name, pair in judged.items() if not overlap(*pair)]
+    body = note(
+        f"Of {len(judged)} figures with intervals in both runs, {len(apart)} lie apart: their 95% intervals do not "
+        "overlap. Intervals are over test items, not over seeds; one run each says nothing of those."
     )
-    return note(text) + body
+    rows = [
+        (*_row(name, pair), "overlap" if overlap(*pair) else "<b>apart</b>")
+        for name, pair in judged.items()
+    ]
+    body += table((*HEAD, "intervals"), rows) if rows else ""
+    for part in dict.fromkeys(name.partition(".")[0] for name in pairs):
+        own = {n: p for n, p in pairs.items() if n.startswith(f"{part}.") and not _recorded(n)}
+        changed = sum(x.value != y.value for x, y in own.values())
+        title = f"{escape(part)}: all {len(own)} figures, {changed} differ"
+        of_part = (_row(name, pair, len(part) + 1) for name, pair in own.items())
+        body += folded(title, table(HEAD, of_part)) if own else ""
+    return body
+
+
+NONE = Figure(None)
+HEAD = ("", "A", "B", "B &minus; A")
+
+
+def overlap(a: Figure, b: Figure) -> bool:
+    """Whether the intervals of two figures have a point in common."""
+    assert a.interval and b.interval
+    return max(a.interval[0], b.interval[0]) <= min(a.interval[1], b.interval[1])
+
+
+def _recorded(name: str) -> bool:
+    """Versions and machine have a section of their own."""
+    return name.startswith(("train.versions.", "train.machine."))
+
+
+def _row(name: str, pair: tuple[Figure, Figure], skip: int = 0) -> tuple[str, str, str, str]:
+    return escape(name[skip:]), _shown(pair[0]), _shown(pair[1]), _difference(*pair)
 
 
 def _shown(figure: Figure) -> str:
@@ -96,14 +115,6 @@ def _difference(a: Figure, b: Figure) -> str:
         return "" if a.value == b.value else "differs"
     change = b.value - a.value
     return "0" if change == 0 else f"{'+' if change > 0 else '&minus;'}{number(abs(change))}"
-
-
-def _verdict(a: Figure, b: Figure) -> str:
-    """Whether the intervals of both overlap; empty where one has none."""
-    if a.interval is None or b.interval is None:
-        return ""
-    overlap = max(a.interval[0], b.interval[0]) <= min(a.interval[1], b.interval[1])
-    return "overlap" if overlap else "apart"
 
 
 def _where(run: RunFiles) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mm.errors import UserError, nearest
 from mm.report.files import Curves, RunFiles
 
 FOLDER = Path("docs/results")
-WINDOW = 5  # logged steps that are averaged before curves are compared
+WINDOW = 10  # logged steps, a quarter of them at most, that are averaged before curves are compared
 SHARE, SIGMAS = (
     0.05,
     4.0,
@@ -105,7 +105,7 @@ def _drift(reference: list[tuple[int, float]], own: list[tuple[int, float]]) -> 
     if not both:
         return None
     steps, there, values = zip(*both, strict=True)
-    width = WINDOW if len(both) >= 2 * WINDOW else 1
+    width = max(min(WINDOW, len(both) // 4), 1)
     band = SIGMAS * _noise(there) * (2 / width) ** 0.5
     left = []
     for end in range(width, len(both) + 1):

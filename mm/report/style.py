@@ -45,5 +45,6 @@ svg .dot{fill:var(--second)} svg text.group{font:700 14px system-ui,sans-serif;f
 paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 pre{background:var(--panel);padding:.8rem;overflow-x:auto;font-size:12px;border-radius:6px}
 @media(min-width:900px){.cells.wide{grid-template-columns:repeat(var(--n),minmax(0,1fr))}}
+@media(max-width:600px){td:first-child,th:first-child{white-space:normal;overflow-wrap:anywhere;min-width:6.5rem;max-width:9rem}}
 @media print{details::details-content{content-visibility:visible}}
 """
