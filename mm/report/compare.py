@@ -7,7 +7,7 @@ from mm import config
 from mm.errors import UserError
 from mm.report import curves
 from mm.report.files import RunFiles, read_run
-from mm.report.markup import escape, folded, note, number, table
+from mm.report.markup import direction, escape, folded, note, number, table
 from mm.report.page import notices, write
 from mm.report.settings import show
 from mm.report.tables import Figure, flat
@@ -102,7 +102,7 @@ def _recorded(name: str) -> bool:
 
 
 def _row(name: str, pair: tuple[Figure, Figure], skip: int = 0) -> tuple[str, str, str, str]:
-    return escape(name[skip:]), _shown(pair[0]), _shown(pair[1]), _difference(*pair)
+    return direction(name[skip:]), _shown(pair[0]), _shown(pair[1]), _difference(*pair)
 
 
 def _shown(figure: Figure) -> str:

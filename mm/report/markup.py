@@ -17,6 +17,11 @@ SIDE = 112  # pixels of a tile's picture: twice what it is shown at
 escape = html.escape
 
 
+def direction(name: str) -> str:
+    """A result's name, `a->b.figure`, so that it may break where it should."""
+    return escape(name).replace("-&gt;", " &rarr; ").replace(".", ".<wbr>").replace("+", "+<wbr>")
+
+
 def note(text: str) -> str:
     """A paragraph that explains; `text` is HTML."""
     return f'<p class="note">{text}</p>'

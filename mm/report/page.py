@@ -24,6 +24,7 @@ SECTIONS: tuple[Section, ...] = (
     ("Reconstructions", shown.reconstructions, "reconstructions"),
     ("Tokenizers", tables.tokenizers, "tokenizers"),
     ("Judges", tables.judges, "judges"),
+    ("Confusion", tables.confusion, "confusion of a judge"),
     ("Other figures", tables.others, "other figures"),
     ("Training", tables.training, "training figures"),
     ("Curves", curves.losses, "metrics"),

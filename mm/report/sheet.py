@@ -5,7 +5,7 @@ from typing import Any
 
 from mm.evals import pictures
 from mm.report.files import RunFiles, read_object
-from mm.report.markup import escape, note, percent, tile
+from mm.report.markup import escape, folded, note, percent, tile
 
 
 def any_to_any(run: RunFiles) -> str:
@@ -92,11 +92,9 @@ def beside_real(run: RunFiles) -> str:
                 for file, word in zip(shown, ("real", "tokenized", "generated"), strict=True)
                 if file is not None
             )
-            lines += (
-                f'<div class="row">{first}<span class="arrow">&rarr;</span>{"".join(tiles)}</div>'
-            )
+            lines += f'<div class="row large">{first}<span class="arrow">&rarr;</span>{"".join(tiles)}</div>'
         title = f"{escape(row['source'])} to {escape(row['target'])}"
-        body += f'<h3>{title}</h3><div class="rows">{lines}</div>'
+        body += folded(title, f'<div class="rows">{lines}</div>', opened=not body)
     text = (
         "The real row belongs to the same test example as what was given; tokenized is that row, "
         "encoded and decoded: no model of the tokens can do better."

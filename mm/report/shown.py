@@ -16,7 +16,7 @@ def reconstructions(run: RunFiles) -> str:
         for name, kept in read_object(path).items():
             pairs = zip(kept["real"], kept["tokenized"], strict=True)
             tiles = "".join(
-                f'<div class="row">{tile(path.parent / real, "real")}{tile(path.parent / made, "tokenized")}</div>'
+                f'<div class="row large">{tile(path.parent / real, "real")}{tile(path.parent / made, "tokenized")}</div>'
                 for real, made in pairs
             )
             body += f'<h3>{escape(name)}</h3><div class="rows narrow">{tiles}</div>'
@@ -66,20 +66,18 @@ def embedding_map(run: RunFiles) -> str:
             names = sorted({key.partition("/")[2] for key in kept.files})
             z = {name: kept[f"z/{name}"].astype(np.float64) for name in names}
             groups = {name: kept[f"group/{name}"] for name in names}
-        plane, share = principal_plane(np.concatenate(list(z.values())))
-        ends = np.cumsum([0, *map(len, z.values())])
-        panels = [("all kinds", plane, np.concatenate(list(groups.values())))]
-        panels += [
-            (name, plane[a:b], groups[name])
-            for name, a, b in zip(names, ends[:-1], ends[1:], strict=True)
-        ]
-        low, high = plane.min(0), plane.max(0)
+        kind = np.repeat(names, [len(z[name]) for name in names])
+        plane, share = principal_plane(np.concatenate([z[n] for n in names]))
+        panels = _panel(f"kinds, {percent(share)}% of the variance", plane, kind, plane)
+        own, share = principal_plane(np.concatenate([z[n] - z[n].mean(0) for n in names]))
+        panels += "".join(_panel(n, own[kind == n], groups[n], own) for n in names)
         body += note(
-            f"Test rows as the contrast sees them, in the first two principal components of all kinds "
-            f"together ({percent(share)}% of the variance). Colours and numbers are groups; a number "
-            "stands at its group's mean. Where the panels agree, kinds share one space."
+            "Test rows as the contrast sees them, in first two principal components. First panel: where each kind "
+            "lies. The others: each kind about its own mean, in one plane that they share "
+            f"({percent(share)}% of what is left); colours and numbers are groups, a number stands at its group's "
+            "mean. Where these panels agree, the kinds mean the same."
         )
-        body += f'<div class="charts">{"".join(_panel(*p, low, high) for p in panels)}</div>'
+        body += f'<div class="charts">{panels}</div>'
     return body
 
 
@@ -94,11 +92,10 @@ def principal_plane(z: np.ndarray) -> tuple[np.ndarray, float]:
     return centred @ axes.T, float((s[:2] ** 2).sum() / max((s**2).sum(), 1e-30))
 
 
-def _panel(
-    name: str, plane: np.ndarray, group: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> str:
-    size, rim = 270, 12
-    span = np.maximum(high - low, 1e-9)
+def _panel(title: str, plane: np.ndarray, group: np.ndarray, whole: np.ndarray) -> str:
+    """Points float[n, 2], coloured by group, in the frame of the points `whole`."""
+    size, rim = 270, 14
+    low, span = whole.min(0), np.maximum(np.ptp(whole, axis=0), 1e-9)
     xy = rim + (plane - low) / span * (size - 2 * rim)
     xy[:, 1] = size - xy[:, 1]
     dots = means = ""
@@ -108,10 +105,11 @@ def _panel(
         path = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in own)
         colour = GROUP_COLOURS[i % len(GROUP_COLOURS)]
         dots += f'<path d="{path}" stroke="{colour}" stroke-width="4" stroke-linecap="round" opacity=".6"/>'
-        x, y = own.mean(0)
-        means += f'<text class="group" x="{x:.1f}" y="{y + 5:.1f}">{escape(str(g))}</text>'
+        name, (x, y) = escape(str(g)), own.mean(0)
+        x = min(max(x, 6 * len(name)), size - 6 * len(name))  # long names stay inside
+        means += f'<text class="group" x="{x:.1f}" y="{y + 5:.1f}">{name}</text>'
     return (
-        f"<figure><figcaption>{escape(name)} ({len(group):,})</figcaption>"
-        f'<svg viewBox="0 0 {size} {size}" role="img" aria-label="map of {escape(name)}">'
+        f"<figure><figcaption>{escape(title)} <small>{len(group):,} rows</small></figcaption>"
+        f'<svg viewBox="0 0 {size} {size}" role="img" aria-label="map of {escape(title)}">'
         f'<rect class="frame" x=".5" y=".5" width="{size - 1}" height="{size - 1}"/>{dots}{means}</svg></figure>'
     )

@@ -27,13 +27,13 @@ td small{display:inline-block}
 .tiles{display:grid;grid-template-columns:repeat(5,minmax(0,1fr));gap:6px}
 .tile{min-width:0;font-size:12px;line-height:1.3;border:2px solid transparent;border-radius:5px}
 .tile.wrong{border-color:var(--wrong)} .tile.wrong b{color:var(--wrong)} .tile b{font-weight:600}
-.tile img{display:block;width:100%;aspect-ratio:1;border-radius:3px} .tile p{margin:0;overflow-wrap:anywhere}
-.tile p.said{color:var(--soft)} .tile p{padding:0 2px}
+.tile img{display:block;width:100%;aspect-ratio:1;border-radius:3px} .tile p{margin:0;overflow-wrap:break-word}
+.tile p.said{color:var(--soft)} .tile p{font-size:11px}
 .player{overflow:hidden;height:30px;margin-top:2px;border-radius:15px} .player audio{width:240px;height:30px;display:block}
-.row{display:flex;gap:6px;align-items:flex-start;margin:.4rem 0} .row .tile{flex:0 0 58px}
+.row{display:flex;gap:6px;align-items:flex-start;margin:.4rem 0} .row .tile{flex:0 0 50px} .large .tile{flex-basis:70px}
 .row .arrow{align-self:center;color:var(--soft);flex:0 0 auto}
 .rows{display:grid;gap:.2rem 1.5rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr))}
-.rows .row{overflow-x:auto}
+.rows.narrow{grid-template-columns:repeat(auto-fill,minmax(155px,1fr))} .rows .row{overflow-x:auto}
 .legend span{display:inline-block;margin-right:1rem} .legend i{display:inline-block;width:1.4em;
 border-top:2px solid var(--accent);vertical-align:middle;margin-right:.35em}
 .legend i.b{border-color:var(--second)}

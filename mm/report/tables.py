@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from mm.report.files import RunFiles
-from mm.report.markup import escape, folded, note, number, percent, table
+from mm.report.files import RunFiles, read_object
+from mm.report.markup import direction, escape, folded, note, number, percent, table
 
 KNOWN = ("any_to_any", "retrieval", "judge", "tokenizer", "train")
 MAIN = ("accuracy", "map", "mean")  # the figures that a plain `interval` beside them belongs to
@@ -38,7 +38,7 @@ def generation(run: RunFiles) -> str:
     rows = []
     for name, cell in run.of("any_to_any").items():
         sorts = ", ".join(cell[k] for k in ("source_rows", "target_rows") if cell.get(k))
-        row = [f"{escape(name)} <small>{escape(sorts)}</small>"]
+        row = [f"{direction(name)} <small>{escape(sorts)}</small>"]
         row += [percent(cell["accuracy"], cell["interval"]), number(cell["inputs"])]
         row += [_beside(cell, "coverage"), _beside(cell, "diversity")]
         row += [_beside(cell, "frechet", "total_variation")]
@@ -66,9 +66,9 @@ def facts(run: RunFiles) -> str:
     for name, found in ((n, c["facts"]) for n, c in cells.items() if "facts" in c):
         for fact, f in found["each"].items():
             right = percent(f["accuracy"], f["interval"])
-            rows.append((escape(f"{name}: {fact}"), right, percent(f["most_frequent"])))
+            rows.append((direction(f"{name}: {fact}"), right, percent(f["most_frequent"])))
         mean = percent(found["mean"], found["interval"])
-        rows.append((escape(f"{name}: mean"), mean, percent(found["mean_most_frequent"])))
+        rows.append((direction(f"{name}: mean"), mean, percent(found["mean_most_frequent"])))
     text = "What a text states against what is measured, fact by fact."
     head = ("", "right % [95%]", "commonest value %")
     return note(text) + table(head, rows) if rows else ""
@@ -79,7 +79,7 @@ def retrieval(run: RunFiles) -> str:
     rows = []
     for name, cell in ((n, c) for n, c in run.of("retrieval").items() if "map" in c):
         chance = cell["chance"]
-        row = [escape(name), percent(cell["map"], cell["interval"]), percent(chance["map"])]
+        row = [direction(name), percent(cell["map"], cell["interval"]), percent(chance["map"])]
         for k in ("r1", "r5", "r10"):
             row.append(f"{percent(cell[k])} <small>/ {percent(chance[k])}</small>")
         rows.append([*row, number(cell["queries"]), number(cell["gallery"])])
@@ -100,6 +100,26 @@ def judges(run: RunFiles) -> str:
         rows.append((escape(name), *shares, number(cell.get("items"))))
     head = ("", "real % [95%]", "tokenized % [95%]", "items")
     return note(text) + table(head, rows) if rows else ""
+
+
+def confusion(run: RunFiles) -> str:
+    """What a judge that was trained takes for what."""
+    body = ""
+    for path in sorted(run.folder.glob("evals/*/confusion.json")):
+        counts = read_object(path)["counts"]
+        names = [str(i) for i in range(len(counts))]
+        rows = [
+            (
+                name,
+                *(
+                    f"<b>{n:,}</b>" if i == j else (f"{n:,}" if n else "")
+                    for j, n in enumerate(row)
+                ),
+            )
+            for i, (name, row) in enumerate(zip(names, counts, strict=True))
+        ]
+        body += f"<h3>{escape(path.parent.name)}</h3>{table(('', *names), rows)}"
+    return note("A line for each group, a column for each answer.") + body if body else ""
 
 
 def tokenizers(run: RunFiles) -> str:
@@ -126,7 +146,7 @@ def everything(run: RunFiles) -> str:
     for name, figure in flat(run.results).items():
         between = "" if figure.interval is None else number(list(figure.interval))
         exact = f"{figure.value:.6g}" if isinstance(figure.value, float) else number(figure.value)
-        rows.append((escape(name), exact, between))
+        rows.append((direction(name), exact, between))
     body = table(("", "value", "95% interval"), rows)
     return folded(f"{len(rows)} figures of results.json", body) if rows else ""
 
