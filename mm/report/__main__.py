@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
         raise UserError("--out: only a comparison of two runs takes it; leave it out")
     if len(runs) == 2:
         out = options.out or runs[0] / "report" / "compare.html"
-        print(f"comparison: {write_comparison(*runs, out)}")
+        print(f"comparison: {write_comparison(runs[0], runs[1], out)}")
         return 0
     found = existing_run(runs[0])
     if options.as_reference:

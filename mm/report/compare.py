@@ -37,7 +37,10 @@ def write_comparison(a: Path, b: Path, out: Path) -> Path:
             "Settings",
             _differences(runs[0].settings, runs[1].settings, "The settings are the same."),
         ),
-        ("Versions and machine", _differences(*map(_where, runs), "They are the same.")),
+        (
+            "Versions and machine",
+            _differences(_where(runs[0]), _where(runs[1]), "They are the same."),
+        ),
     )
     body = "".join(f"<h2>{title}</h2>{part}" for title, part in sections)
     try:

@@ -55,8 +55,8 @@ class RunFiles:
 def read_run(folder: Path) -> RunFiles:
     """Everything of a run that is small."""
     folder = Path(folder)
-    files = (read_object(folder / name) for name in ("config.json", "results.json"))
-    return RunFiles(folder, *files, read_curves(folder / "metrics.jsonl"))
+    settings, results = (read_object(folder / n) for n in ("config.json", "results.json"))
+    return RunFiles(folder, settings, results, read_curves(folder / "metrics.jsonl"))
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ escape = html.escape
 
 def direction(name: str) -> str:
     """A result's name, `a->b.figure`, so that it may break where it should."""
-    return escape(name).replace("-&gt;", " &rarr; ").replace(".", ".<wbr>").replace("+", "+<wbr>")
+    return re.sub(r"([./+_])", r"\1<wbr>", escape(name).replace("-&gt;", " &rarr; "))
 
 
 def note(text: str) -> str:

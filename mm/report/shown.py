@@ -72,7 +72,7 @@ def embedding_map(run: RunFiles) -> str:
         own, share = principal_plane(np.concatenate([z[n] - z[n].mean(0) for n in names]))
         panels += "".join(_panel(n, own[kind == n], groups[n], own) for n in names)
         body += note(
-            "Test rows as the contrast sees them, in first two principal components. First panel: where each kind "
+            "Test rows as the contrast sees them, in their first two principal components. First panel: where each kind "
             "lies. The others: each kind about its own mean, in one plane that they share "
             f"({percent(share)}% of what is left); colours and numbers are groups, a number stands at its group's "
             "mean. Where these panels agree, the kinds mean the same."

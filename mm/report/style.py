@@ -28,7 +28,7 @@ td small{display:inline-block}
 .tile{min-width:0;font-size:12px;line-height:1.3;border:2px solid transparent;border-radius:5px}
 .tile.wrong{border-color:var(--wrong)} .tile.wrong b{color:var(--wrong)} .tile b{font-weight:600}
 .tile img{display:block;width:100%;aspect-ratio:1;border-radius:3px} .tile p{margin:0;overflow-wrap:break-word}
-.tile p.said{color:var(--soft)} .tile p{font-size:11px}
+.tile p.said{color:var(--soft)} .tile p{font-size:11px;padding:0 1px}
 .player{overflow:hidden;height:30px;margin-top:2px;border-radius:15px} .player audio{width:240px;height:30px;display:block}
 .row{display:flex;gap:6px;align-items:flex-start;margin:.4rem 0} .row .tile{flex:0 0 50px} .large .tile{flex-basis:70px}
 .row .arrow{align-self:center;color:var(--soft);flex:0 0 auto}

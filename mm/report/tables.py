@@ -156,7 +156,7 @@ def listed(figures: dict[str, Any]) -> str:
     rows = []
     for name, figure in flat(figures).items():
         between = f" <small>{number(list(figure.interval))}</small>" if figure.interval else ""
-        rows.append((escape(name), number(figure.value) + between))
+        rows.append((direction(name), number(figure.value) + between))
     return table(("", ""), rows) if rows else ""
 
 

@@ -152,7 +152,7 @@ def test_sound_settings_survive_the_file(tmp_path):
     task = Classify(column="sound", classes=3, front=front, network=network).build(Waves())
     params, _ = jax.jit(task.init)(jax.random.key(0))
     loaded = judge.load(task.export(params, {}, tmp_path))
-    rows = Waves().columns("test")["sound"]
+    rows = Waves().raw("test")["sound"]
     np.testing.assert_array_equal(loaded.predict(rows), task.judge(params).predict(rows))
 
 
