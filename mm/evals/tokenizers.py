@@ -13,7 +13,7 @@ from mm.evals.kinds import Kind
 from mm.evals.samples import emptied, write_rows
 from mm.tasks import Run
 
-OWN_ROWS = 5000
+OWN_ROWS = 2000
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -25,7 +25,7 @@ class Tokenizers:
     `unexplained`, the squared error in the kind's front end as a share of the variance there (the
     figure for waveforms, whose samples depend on a phase that nobody hears). Of strings, `exact` is
     the share that comes back as it was. Usage and perplexity are of the codes of the training rows
-    (in the run that trains a tokenizer: of the first 5,000, with the artefact that it has just written).
+    (in the run that trains a tokenizer: of the first 2,000, with the artefact that it has just written).
     A few rows are kept for the report, below evals/<name>.
 
     Attributes:

@@ -68,7 +68,7 @@ def chart(title: str, lines: Sequence[Line], bounds: tuple[float, float] | None 
       lines: at least one with points; steps begin at 0.
       bounds: of the values; None = those of the points.
     """
-    wide, high, left, right, top, foot = 290, 160, 44, 8, 8, 22
+    wide, high, left, right, top, foot = 290, 160, 50, 8, 8, 22
     points = [p for line in lines for p in line.points]
     last = max(step for step, _ in points) or 1
     low, most = bounds or (min(v for _, v in points), max(v for _, v in points))

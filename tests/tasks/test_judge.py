@@ -133,9 +133,7 @@ def test_predictions_do_not_depend_on_chunks(path, n):
     rows = np.resize(Bars().raw("test")["picture"], (n, SIDE, SIDE))
     got = loaded.predict(rows)
     assert got.shape == (n,) and got.dtype == np.int32
-    np.testing.assert_array_equal(
-        got, np.resize(loaded.predict(Bars().raw("test")["picture"]), n)
-    )
+    np.testing.assert_array_equal(got, np.resize(loaded.predict(Bars().raw("test")["picture"]), n))
 
 
 def test_sound_settings_survive_the_file(tmp_path):
