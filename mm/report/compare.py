@@ -64,7 +64,7 @@ def existing_run(folder: Path) -> RunFiles:
 
 
 def _figures(a: RunFiles, b: RunFiles) -> str:
-    """The figures that have intervals, and whether these overlap; all figures, folded, by evaluator."""
+    """The figures whose intervals lie apart, those that overlap, and all by evaluator; all but the first folded."""
     figures = flat(a.results), flat(b.results)
     pairs = {n: (figures[0].get(n, NONE), figures[1].get(n, NONE)) for f in figures for n in f}
     if not pairs:
@@ -75,11 +75,9 @@ def _figures(a: RunFiles, b: RunFiles) -> str:
         f"Of {len(judged)} figures with intervals in both runs, {len(apart)} lie apart: their 95% intervals do not "
         "overlap. Intervals are over test items, not over seeds; one run each says nothing of those."
     )
-    rows = [
-        (*_row(name, pair), "overlap" if overlap(*pair) else "<b>apart</b>")
-        for name, pair in judged.items()
-    ]
-    body += table((*HEAD, "intervals"), rows) if rows else ""
+    body += table(HEAD, (_row(name, pairs[name]) for name in apart)) if apart else ""
+    rest = (_row(name, pair) for name, pair in judged.items() if name not in apart)
+    body += folded(f"{len(judged) - len(apart)} that overlap", table(HEAD, rest)) if judged else ""
     for part in dict.fromkeys(name.partition(".")[0] for name in pairs):
         own = {n: p for n, p in pairs.items() if n.startswith(f"{part}.") and not _recorded(n)}
         changed = sum(x.value != y.value for x, y in own.values())
@@ -90,7 +88,7 @@ def _figures(a: RunFiles, b: RunFiles) -> str:
 
 
 NONE = Figure(None)
-HEAD = ("", "A", "B", "B &minus; A")
+HEAD = ("", "B &minus; A", "A", "B")
 
 
 def overlap(a: Figure, b: Figure) -> bool:
@@ -105,7 +103,7 @@ def _recorded(name: str) -> bool:
 
 
 def _row(name: str, pair: tuple[Figure, Figure], skip: int = 0) -> tuple[str, str, str, str]:
-    return direction(name[skip:]), _shown(pair[0]), _shown(pair[1]), _difference(*pair)
+    return direction(name[skip:]), _difference(*pair), _shown(pair[0]), _shown(pair[1])
 
 
 def _shown(figure: Figure) -> str:

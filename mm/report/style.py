@@ -36,7 +36,7 @@ td small{display:inline-block}
 .rows.narrow{grid-template-columns:repeat(auto-fill,minmax(155px,1fr))} .rows .row{overflow-x:auto}
 .legend span{display:inline-block;margin-right:1rem} .legend i{display:inline-block;width:1.4em;
 border-top:2px solid var(--accent);vertical-align:middle;margin-right:.35em}
-.legend i.b{border-color:var(--second)}
+.legend i.b{border-top:2px dashed var(--second)}
 .charts{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,270px),1fr))}
 figure{margin:0;min-width:0} figcaption{font-size:13px;overflow-wrap:anywhere} svg{display:block;width:100%;height:auto}
 svg text{font:11px system-ui,sans-serif;fill:var(--soft)} svg .frame{stroke:var(--line);fill:none}
