@@ -94,6 +94,19 @@ class Experiment:
     bad_steps: int = 10
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an experiment comes from.
+
+    Attributes:
+      file: the config file, with its argument (`configs/x.py:arg`).
+      changed: field -> (in the file, now), of the command line's overrides.
+    """
+
+    file: str
+    changed: dict[str, tuple[Any, Any]]
+
+
 def to_json(value: Any) -> Any:
     """Settings as JSON that `from_json` reads back.
 
@@ -129,22 +142,36 @@ def from_json(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if "import" in value:
-        return _imported(value["import"])
+        return imported(value["import"])
     fields = {k: from_json(v) for k, v in value.items() if k != "type"}
     if "type" in value:
-        made = _imported(value["type"])
+        made = imported(value["type"])
         return None if made is None else made(**fields)
     if "partial" in value:
         return functools.partial(fields["partial"], *fields["args"], **fields["kwargs"])
     return fields
 
 
-def _imported(name: str) -> Any:
+def imported(name: str) -> Any:
+    """What "module:qualified.name" names; None where the module is not installed."""
     module, _, qualified = name.partition(":")
     try:
         return functools.reduce(getattr, qualified.split("."), importlib.import_module(module))
     except ModuleNotFoundError:
         return None
+
+
+def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    """Fields in which two JSON trees differ, by path (`optim.lr`): the value in each, None where one has none."""
+    if old == new:
+        return {}
+    if isinstance(old, dict) and isinstance(new, dict):
+        pairs = [(f".{k}", old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys())]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [(f"[{i}]", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
+    else:
+        return {path.removeprefix("."): (old, new)}
+    return {k: v for key, a, b in pairs for k, v in differences(a, b, path + key).items()}
 
 
 def fingerprint(exp: Experiment) -> str:

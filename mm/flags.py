@@ -30,10 +30,11 @@ Flags:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What the user asked for. `experiment` is None where only a workdir was named."""
+    """What the user asked for. `experiment` and `origin` are None where only a workdir was named."""
 
     mode: str
     experiment: config.Experiment | None
+    origin: config.Origin | None
     workdir: Path
     inputs: dict[str, str]
     outputs: dict[str, str | None]
@@ -77,8 +78,17 @@ def parse(argv: list[str]) -> Command:
     wanted = [part for item in values.output for part in re.split(r",(?! )", item)]
     outputs = {k: v or None for k, _, v in (item.partition("=") for item in wanted)}
     inputs = dict(_pair(item) for item in values.input)
+    origin = _origin(config_path, experiment) if config_path and experiment else None
     out, given = Path(values.out).expanduser(), bool(values["out"].present)
-    return Command(values.mode, experiment, folder, inputs, outputs, out, values.seed, given)
+    return Command(
+        values.mode, experiment, origin, folder, inputs, outputs, out, values.seed, given
+    )
+
+
+def _origin(path: str, experiment: config.Experiment) -> config.Origin:
+    """The file is read once more: overrides were written into the experiment itself."""
+    of_file, now = config.to_json(_load(path)), config.to_json(experiment)
+    return config.Origin(path, config.differences(of_file, now))
 
 
 def _values() -> flags.FlagValues:

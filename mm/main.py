@@ -28,7 +28,7 @@ def run(command) -> int:
         from mm.train import Trainer
 
         if command.experiment:
-            workdir.claim(command.workdir, command.experiment)
+            workdir.claim(command.workdir, command.experiment, command.origin)
         trainer = Trainer(
             command.experiment or workdir.experiment(command.workdir), command.workdir
         )

@@ -222,7 +222,8 @@ class Trainer:
             "parameters": states.count(state["params"]),
             "corrupt_records": self.data.corrupt,
             "seed": exp.seed,
-            "versions": {
+            "versions": {"mm": mm.__version__}
+            | {
                 p: metadata.version(p)
                 for p in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
             },

@@ -1,9 +1,10 @@
 """A run's folder: what lies where, whose it is, and how it is read back.
 
-config.json    the resolved experiment, enough to rebuild it, and its fingerprint
+config.json    the resolved experiment, enough to rebuild it, its fingerprint; its file, and what was changed
 tokenizers/    copies of the artefacts it uses, so that the folder can be moved
 checkpoints/   Orbax            cache/   built data, tokens, compiled programs
 metrics.jsonl  tensorboard/     results.json  report/  artefact/
+samples/       evals/           what evaluators keep to be looked at, each below its name
 """
 
 import json
@@ -12,15 +13,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import mm
 from mm import config
 from mm.errors import UserError
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes all or nothing."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -38,8 +45,11 @@ def read_json(path: Path) -> Any:
         ) from e
 
 
-def claim(folder: Path, exp: config.Experiment) -> None:
+def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = None) -> None:
     """Makes `folder` the home of `exp`, or checks that it already is.
+
+    Args:
+      origin: where `exp` comes from, for the reader of the report.
 
     Raises:
       UserError: the folder belongs to another experiment, holds something else, or cannot be written.
@@ -48,7 +58,7 @@ def claim(folder: Path, exp: config.Experiment) -> None:
     if (folder / "config.json").exists():
         found = read_json(folder / "config.json")
         if found.get("fingerprint") != mark:
-            field = _difference(found.get("experiment", {}), config.to_json(exp))
+            field = _first_difference(found.get("experiment", {}), config.to_json(exp))
             raise UserError(
                 f"{folder}: holds the run of another experiment ({field}); use another --workdir"
             )
@@ -68,7 +78,10 @@ def claim(folder: Path, exp: config.Experiment) -> None:
                 f"{source}: no such file (config.data.tokenizers[{name!r}]); run from the checkout, or mend the path"
             )
         shutil.copyfile(source, folder / "tokenizers" / f"{name}.safetensors")
-    write_json(folder / "config.json", {"fingerprint": mark, "experiment": config.to_json(exp)})
+    known = {"version": mm.__version__, "fingerprint": mark, "experiment": config.to_json(exp)}
+    if origin:
+        known |= {"file": origin.file, "changed": origin.changed}
+    write_json(folder / "config.json", known)
 
 
 def experiment(folder: Path) -> config.Experiment:
@@ -85,10 +98,7 @@ def experiment(folder: Path) -> config.Experiment:
     return exp
 
 
-def _difference(old: Any, new: Any, path: str = "config") -> str:
-    """The first field in which two JSON trees differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key):
-                return _difference(old.get(key), new.get(key), f"{path}.{key}")
-    return f"{path}: {str(old)[:60]} there, {str(new)[:60]} now"
+def _first_difference(old: Any, new: Any) -> str:
+    for path, (there, now) in config.differences(old, new).items():
+        return f"config.{path}: {str(there)[:60]} there, {str(now)[:60]} now"
+    return "config.json is damaged"

@@ -1,8 +1,12 @@
 """Bad input is one line and exit code 2, through the real entry."""
 
+import json
+
 import pytest
 
-from mm import flags
+import mm
+from mm import flags, workdir
+from mm.config import Origin
 from mm.errors import UserError
 from mm.main import main
 
@@ -25,6 +29,17 @@ def test_overrides_are_typed_and_lists_keep_their_commas():
         command.outputs == {"text": "a [MASK] seven, leaning right", "image": None}
         and command.seed == 3
     )
+
+
+def test_what_overrides_changed_is_written_into_the_run(tmp_path):
+    plain = parsed("--config", TOY)
+    assert plain.origin == Origin(TOY, {})
+    command = parsed("--config", TOY, "--config.optim.lr=0.5", "--config.task.scales=(1.0,2.0)")
+    workdir.claim(tmp_path / "run", command.experiment, command.origin)
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["file"] == TOY and written["version"] == mm.__version__
+    assert written["changed"] == {"optim.lr": [0.3, 0.5], "task.scales": [[1.0], [1.0, 2.0]]}
+    assert parsed("--mode=evaluate", "--workdir=x").origin is None
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ pixels in [0, 1], all 256 codes in use, perplexity 227.
 
 from data_pipelines.digits import Digits
 from mm.config import Data, Experiment, Optim
+from mm.evals.kinds import Kind
+from mm.evals.tokenizers import Tokenizers
 from mm.tasks.tokenizer import Autoencode
 from mm.tokenizers.image import ImageAutoencoder
 from mm.tokenizers.quantizers import VectorQuantizer
@@ -37,6 +39,7 @@ def get_config(arg: str = "") -> Experiment:
         ),
         data=Data(source=Digits(modalities=("image",)), batch_size=256),
         optim=Optim(lr=2e-3, warmup=min(100, steps // 2), weight_decay=0.01),
+        evals=(Tokenizers(kinds=(Kind(name="image"),), split="validation"),),
         steps=steps,
         log_every=50,
     )

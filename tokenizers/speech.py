@@ -11,11 +11,15 @@ judge of speech recognises 94% of them through the tokenizer (in short trials, t
 
 from data_pipelines.digits import Digits
 from mm.config import Data, Experiment, Optim
+from mm.evals.features import LogSpectrogram
+from mm.evals.kinds import Kind
+from mm.evals.tokenizers import Tokenizers
 from mm.tasks.tokenizer import Autoencode
 from mm.tokenizers.audio import AudioAutoencoder
 from mm.tokenizers.quantizers import VectorQuantizer
 
 STEPS = 3500
+SPEECH = Kind(name="speech", rows="clean", front=LogSpectrogram())
 
 
 def get_config(arg: str = "") -> Experiment:
@@ -40,6 +44,7 @@ def get_config(arg: str = "") -> Experiment:
         ),
         data=Data(source=Digits(modalities=("speech",), forms=8), batch_size=64),
         optim=Optim(lr=2e-3, warmup=min(100, steps // 2), ema=0.0),
+        evals=(Tokenizers(kinds=(SPEECH,), split="validation"),),
         steps=steps,
         log_every=50,
     )

@@ -11,6 +11,8 @@ the longest training text takes all 8 places, the mean one 4.2.
 
 from data_pipelines.digits import Digits
 from mm.config import Data, Experiment, Optim
+from mm.evals.kinds import Kind
+from mm.evals.tokenizers import Tokenizers
 from mm.tasks.vocabulary import TrainVocabulary
 
 
@@ -25,5 +27,6 @@ def get_config(arg: str = "") -> Experiment:
         task=TrainVocabulary(column="text", max_len=8, card=card),
         data=Data(source=Digits(modalities=("text",))),
         optim=Optim(warmup=0),
+        evals=(Tokenizers(kinds=(Kind(name="text"),), split="validation"),),
         steps=0,
     )

@@ -7,5 +7,6 @@
     tokenizers     what the tokenizers lose
 
 `statistics` holds the formulas, `features` and `fidelity` the comparison with real data, `kinds`
-what a config says about the sorts of rows that are compared, `samples` what the report shows.
+what a config says about the sorts of rows that are compared, `samples` and `neighbours` what the
+report shows.
 """

@@ -20,7 +20,7 @@ from mm.errors import UserError
 from mm.evals import kinds as k
 from mm.evals.fidelity import ArrayFidelity, TextFidelity, draw_of_class
 from mm.evals.kinds import Kind
-from mm.evals.samples import Samples
+from mm.evals.samples import Beside, Samples
 from mm.evals.statistics import accuracy, mean_interval
 from mm.tasks import Run
 
@@ -83,7 +83,9 @@ class AnyToAny:
             shown = np.random.default_rng(run.seed).permutation(len(source.chosen))[: self.samples]
             given = (source.kind, source.tokenizer, source.raw)
             group = source.chosen.group
-            samples.add(given, (target.kind, target.tokenizer, made), shown, group, recognised)
+            beside = target.beside(run, self.split, source.chosen.example[shown])
+            made_of = (target.kind, target.tokenizer, made)
+            samples.add(given, made_of, shown, group, recognised, beside)
         samples.close()
 
 
@@ -95,7 +97,7 @@ class Side:
         self.tokenizer = k.tokenizer_of(run.data, kind)
         split = settings.split
         test = k.find_rows(run.data, split, kind)
-        self.chosen = k.choose(test, settings.count, run.seed)
+        self.test, self.chosen = test, k.choose(test, settings.count, run.seed)
         self.raw = k.read(run.data, split, kind, self.chosen)
         self.tokens = k.tokens(run.data, split, kind, self.chosen)
         self.cluster = k.contents(self.raw, self.chosen)
@@ -124,6 +126,16 @@ class Side:
         self.pool_read = self.judge(self.train_raw[:POOL])
         prototypes = np.array(list(self.prototypes.values()))
         self.prototypes_read = self.judge(k.take(self.train_raw, prototypes))
+
+    def beside(self, run: Run, split: str, examples: np.ndarray) -> Beside | None:
+        """This kind's rows in given examples, real and through the tokenizer; None of texts, which come back exact."""
+        if not isinstance(self.raw, np.ndarray):
+            return None
+        at = np.minimum(np.searchsorted(self.test.example, examples), len(self.test) - 1)
+        places = np.flatnonzero(self.test.example[at] == examples)
+        rows = self.test[at[places]]
+        tokenized = self.tokenizer.decode(*k.tokens(run.data, split, self.kind, rows))
+        return places, k.read(run.data, split, self.kind, rows), tokenized
 
     def class_mean(self, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The prototype of each class (a training row; -1 = none), read as int64[readers, n]."""

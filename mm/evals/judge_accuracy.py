@@ -1,11 +1,15 @@
 """How often a judge is right on real rows that it did not learn from."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
+from mm.evals.samples import emptied
 from mm.tasks import Run
-from mm.tasks.judge import accuracy, labelled
+from mm.tasks.judge import labelled
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -21,6 +25,13 @@ class JudgeAccuracy:
     split: str = "validation"
 
     def run(self, run: Run) -> Iterator[tuple[str, Any]]:
-        """Yields (`accuracy`, share), (`rows`, how many)."""
+        """Yields (`accuracy`, share), (`rows`, how many); counts of what is taken for what stay in
+        evals/<name>/confusion.json."""
         rows, labels = labelled(run.data, run.task.settings.column, self.split)
-        yield from accuracy(run.task.judge(run.params), rows, labels).items()
+        found = run.task.judge(run.params).predict(rows)
+        counts = np.zeros((run.task.settings.classes,) * 2, int)
+        np.add.at(counts, (labels, found), 1)
+        folder = emptied(run.folder / "evals" / self.name)
+        (folder / "confusion.json").write_text(json.dumps({"counts": counts.tolist()}) + "\n")
+        yield "accuracy", float((found == labels).mean())
+        yield "rows", len(labels)

@@ -13,6 +13,7 @@ from scipy.special import gammaln
 from mm.errors import UserError
 from mm.evals import kinds as k
 from mm.evals.kinds import Kind
+from mm.evals.neighbours import Neighbours
 from mm.evals.statistics import mean_interval
 from mm.tasks import Run
 
@@ -53,18 +54,28 @@ class Retrieval:
         rows = {kind.name: self._rows(run, kind) for kind in self.kinds}
         found = {name: self._drawn(run, r.distinct(), self.gallery) for name, r in rows.items()}
         embedded = {kind.name: self._embed(run, (kind, found[kind.name])) for kind in self.kinds}
+        shown = Neighbours(run, run.folder / "evals" / self.name, self.split)
         for a, b in itertools.permutations(self.kinds, 2):
             if a.column != b.column:
-                query, group = embedded[a.name][: self.queries], found[a.name].group[: self.queries]
-                metrics = retrieval_metrics(query, embedded[b.name], group, found[b.name].group)
-                yield f"{a.name}->{b.name}", metrics
+                query = embedded[a.name][: self.queries]
+                asked = found[a.name][np.arange(len(query))]
+                name, there = f"{a.name}->{b.name}", found[b.name]
+                yield (
+                    name,
+                    retrieval_metrics(query, embedded[b.name], asked.group, there.group),
+                )
+                shown.add(name, ((a, asked),), query, (b, there), embedded[b.name])
         for (a, b), c in self._fused_directions():
             parts = self._together(run, rows[a.name], rows[b.name])
             query = self._embed(run, (a, parts[0]), (b, parts[1]))
-            metrics = retrieval_metrics(
-                query, embedded[c.name], parts[0].group, found[c.name].group
+            name, there = f"{a.name}+{b.name}->{c.name}", found[c.name]
+            yield (
+                name,
+                retrieval_metrics(query, embedded[c.name], parts[0].group, there.group),
             )
-            yield f"{a.name}+{b.name}->{c.name}", metrics
+            both = ((a, parts[0]), (b, parts[1]))
+            shown.add(name, both, query, (c, there), embedded[c.name])
+        shown.close(embedded, {name: rows.group for name, rows in found.items()})
 
     def _rows(self, run: Run, kind: Kind) -> k.Rows:
         """All examples; equal strings count as one item."""

@@ -1,14 +1,19 @@
 """What the tokenizers lose, and how evenly they use their codes."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from mm import tokenizers
 from mm.evals import kinds as k
 from mm.evals.kinds import Kind
+from mm.evals.samples import emptied, write_rows
 from mm.tasks import Run
+
+OWN_ROWS = 2000
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -19,15 +24,19 @@ class Tokenizers:
     Reconstruction is measured on distinct test items: `mse` and `psnr_db` of the raw values, and
     `unexplained`, the squared error in the kind's front end as a share of the variance there (the
     figure for waveforms, whose samples depend on a phase that nobody hears). Of strings, `exact` is
-    the share that comes back as it was. Usage and perplexity are of the codes of the training rows.
+    the share that comes back as it was. Usage and perplexity are of the codes of the training rows
+    (in the run that trains a tokenizer: of the first 2,000, with the artefact that it has just written).
+    A few rows are kept for the report, below evals/<name>.
 
     Attributes:
       kinds: one per modality; further ones of the same modality are passed over.
       count: test items at most.
+      samples: rows that are kept for the report.
     """
 
     kinds: tuple[Kind, ...]
     count: int = 1000
+    samples: int = 10
     split: str = "test"
     name: str = "tokenizer"
     when: str = "end"
@@ -36,20 +45,43 @@ class Tokenizers:
         k.check(self.kinds, self.split)
 
     def run(self, run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
-        done = set()
+        folder, kept = emptied(run.folder / "evals" / self.name), {}
         for kind in self.kinds:
-            if kind.column in done:
+            if kind.column in kept:
                 continue
-            done.add(kind.column)
-            tokenizer = k.tokenizer_of(run.data, kind)
+            tokenizer, own = tokenizer_of(run, kind)
             rows = k.find_rows(run.data, self.split, kind).distinct()
             rows = rows[np.random.default_rng(run.seed).permutation(len(rows))[: self.count]]
             raw = k.read(run.data, self.split, kind, rows)
-            decoded = tokenizer.decode(*k.tokens(run.data, self.split, kind, rows))
-            table = run.data.tokens("train")[kind.column]
+            tokens = tokenizer.encode(raw) if own else k.tokens(run.data, self.split, kind, rows)
+            decoded = tokenizer.decode(*tokens)
             figures = {"fingerprint": tokenizer.fingerprint, "tokens": tokenizer.modality.size}
-            figures |= code_usage(table.ids, table.length, tokenizer.modality.vocabulary.size)
+            used = training_codes(run, kind.column, tokenizer if own else None)
+            figures |= code_usage(*used, tokenizer.modality.vocabulary.size)
+            first = np.arange(min(self.samples, len(rows)))
+            kept[kind.column] = {
+                name: write_rows(folder, f"{kind.column}-{name}", tokenizer, k.take(part, first))
+                for name, part in (("real", raw), ("tokenized", decoded))
+            }
             yield kind.column, figures | reconstruction(kind, raw, decoded)
+        (folder / "reconstructions.json").write_text(json.dumps(kept) + "\n")
+
+
+def tokenizer_of(run: Run, kind: Kind) -> tuple[Any, bool]:
+    """The kind's tokenizer, and whether this run has made it (its data are not written in its tokens)."""
+    own = run.folder / "artefact" / f"{kind.column}.safetensors"
+    if kind.column not in run.data.tokenizers and own.is_file():
+        return tokenizers.load(str(own), kind.column), True
+    return k.tokenizer_of(run.data, kind), False
+
+
+def training_codes(run: Run, column: str, own: Any) -> tuple[np.ndarray, np.ndarray]:
+    """ids int32[n, places] and lengths int32[n] of training rows: of all, or of the first by `own` tokenizer."""
+    if own is None:
+        table = run.data.tokens("train")[column]
+        return table.ids, table.length
+    rows = run.data.raw("train")[column]
+    return own.encode(rows[np.arange(min(len(rows), OWN_ROWS))])
 
 
 def code_usage(ids: np.ndarray, length: np.ndarray, size: int) -> dict[str, float]:

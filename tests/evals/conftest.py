@@ -110,6 +110,8 @@ class Column:
 class Codes:
     """A tokenizer that numbers the distinct rows it has seen: exact, and decodable."""
 
+    vectors = None
+
     def __init__(self, name: str, rows: np.ndarray):
         self.name = name
         self.rows = {self._key(row): row for row in rows}

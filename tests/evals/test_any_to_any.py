@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mm.errors import UserError
 from mm.evals.any_to_any import AnyToAny
 from mm.evals.kinds import Kind
 from mm.evals.statistics import accuracy
 from mm.tokenizers import artefact
+from tests.evals.conftest import WORDS, measure, read_class
 
 
 def evaluate(run, kinds, **settings):
@@ -113,6 +115,26 @@ def test_samples_are_kept_for_the_report(run, kinds):
     assert len(row["files"]) == 3 and row["group"] == row["recognised"]
     assert all(
         (run.folder / "samples" / f).stat().st_size for f in row["files"] + row["source_files"]
+    )
+
+
+def test_real_and_tokenized_rows_of_the_same_examples_stand_beside(run, kinds):
+    evaluate(run, kinds, samples=3)
+    folder = run.folder / "samples"
+    table = json.loads((folder / "samples.json").read_text())["rows"]
+    rows = {(row["source"], row["target"]): row for row in table}
+    assert "real_files" not in rows["wave", "text"]
+    row, test = rows["caption", "picture"], run.data.source.rows["test"]
+    for text, real, tokenized in zip(
+        row["source_files"], row["real_files"], row["tokenized_files"], strict=True
+    ):
+        given = (folder / text).read_text()
+        pixels = np.asarray(Image.open(folder / real))
+        assert given == f"a {measure(pixels)['light']} {WORDS[read_class(pixels)]}"
+        assert (folder / real).read_bytes() == (folder / tokenized).read_bytes()  # exact codes
+        assert (test["picture"] == pixels).all((1, 2)).any()
+    assert all(
+        run.folder.joinpath("samples", f).is_file() for f in rows["picture", "wave"]["real_files"]
     )
 
 

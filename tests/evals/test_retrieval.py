@@ -116,6 +116,26 @@ def test_a_blurred_embedding_lies_between_chance_and_perfect(run, kinds):
     assert cell["chance"]["map"] + 0.1 < cell["map"] < 0.95
 
 
+def test_neighbours_right_and_wrong_and_embeddings_are_kept(run, kinds):
+    run.params["blur"] = 0.6
+    kept = dict(Retrieval(kinds=tuple(kinds.values())).run(run))
+    folder = run.folder / "evals" / "retrieval"
+    rows = json.loads((folder / "neighbours.json").read_text())["rows"]
+    assert {row["direction"] for row in rows} == kept.keys()
+    one = [row for row in rows if row["direction"] == "picture->wave"]
+    assert [row["right"] for row in one] == [True] * 3 + [False] * 3
+    for row in rows:
+        assert row["right"] == (row["groups"][0] == row["group"])
+        assert len(row["found"]) == len(row["groups"]) <= 5
+        assert all((folder / f).is_file() for f in (*row["query"], *row["found"]))
+        assert len(row["query"]) == 1 + row["direction"].count("+")
+    with np.load(folder / "embeddings.npz", allow_pickle=False) as arrays:
+        assert arrays["z/picture"].shape == (160, 4) and arrays["z/picture"].dtype == np.float16
+        nearest = (arrays["z/wave"].astype(float) @ arrays["z/picture"].T.astype(float)).argmax(1)
+        right = arrays["group/picture"][nearest] == arrays["group/wave"]
+    assert right.mean() == pytest.approx(kept["wave->picture"]["r1"], abs=0.2)
+
+
 def test_impossible_settings_are_refused(kinds):
     with pytest.raises(UserError, match="queries=0"):
         Retrieval(kinds=tuple(kinds.values()), queries=0).validate()

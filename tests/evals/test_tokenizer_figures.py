@@ -1,6 +1,10 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 
+from mm.errors import UserError
 from mm.evals.tokenizers import Tokenizers, code_usage, reconstruction
 
 
@@ -31,3 +35,20 @@ def test_every_modality_is_reported_once(run, kinds):
     assert list(results) == ["picture", "wave", "text"]
     assert results["wave"]["fingerprint"] == "codes-of-wave"
     assert results["text"]["exact"] == 1 and 0 < results["picture"]["usage"] <= 1
+    folder = run.folder / "evals" / "tokenizer"
+    kept = json.loads((folder / "reconstructions.json").read_text())
+    assert list(kept) == list(results)
+    for pairs in kept.values():
+        for real, made in zip(pairs["real"], pairs["tokenized"], strict=True):
+            assert (folder / real).read_bytes() == (folder / made).read_bytes()  # exact codes
+
+
+def test_a_run_that_trains_a_tokenizer_measures_the_one_it_has_written(run, kinds):
+    del run.data.tokenizers["text"]
+    with pytest.raises(UserError, match="no tokenizer 'text'"):
+        dict(Tokenizers(kinds=(kinds["text"],)).run(run))
+    (run.folder / "artefact").mkdir()
+    shutil.copy("tokenizers/text.safetensors", run.folder / "artefact")
+    figures = dict(Tokenizers(kinds=(kinds["text"],)).run(run))["text"]
+    assert figures["exact"] == 1 and figures["codebook"] == 316
+    assert figures["fingerprint"].startswith("c332917d")

@@ -31,7 +31,7 @@ class Bars:
     def __init__(self, rows=64):
         self.rows, self.read = rows, []
 
-    def columns(self, split):
+    def raw(self, split):
         self.read.append(split)
         rng = np.random.default_rng(("train", "validation", "test").index(split))
         image = rng.integers(0, 60, (self.rows, SIDE, SIDE)).astype(np.uint8)
@@ -119,7 +119,7 @@ def test_the_loss_is_the_cross_entropy_with_smoothed_labels(trained):
 
 def test_the_file_says_what_the_network_said(trained, path):
     task, params, _ = trained
-    rows = Bars().columns("test")["picture"]
+    rows = Bars().raw("test")["picture"]
     loaded = judge.load(path)
     np.testing.assert_array_equal(loaded.predict(rows), task.judge(params).predict(rows))
     assert loaded.classes == 2
@@ -130,19 +130,17 @@ def test_the_file_says_what_the_network_said(trained, path):
 @pytest.mark.parametrize("n", [0, 1, CHUNK, CHUNK + 1])
 def test_predictions_do_not_depend_on_chunks(path, n):
     loaded = judge.load(path)
-    rows = np.resize(Bars().columns("test")["picture"], (n, SIDE, SIDE))
+    rows = np.resize(Bars().raw("test")["picture"], (n, SIDE, SIDE))
     got = loaded.predict(rows)
     assert got.shape == (n,) and got.dtype == np.int32
-    np.testing.assert_array_equal(
-        got, np.resize(loaded.predict(Bars().columns("test")["picture"]), n)
-    )
+    np.testing.assert_array_equal(got, np.resize(loaded.predict(Bars().raw("test")["picture"]), n))
 
 
 def test_sound_settings_survive_the_file(tmp_path):
     front = LogMel(samples=1000, noise_db=(-50.0, -30.0), mels=16)
 
     class Waves:
-        def columns(self, split):
+        def raw(self, split):
             return {"sound": np.random.default_rng(0).normal(size=(3, 1000)).astype(np.float32)}
 
         def order(self, split, seed, epoch):
@@ -152,7 +150,7 @@ def test_sound_settings_survive_the_file(tmp_path):
     task = Classify(column="sound", classes=3, front=front, network=network).build(Waves())
     params, _ = jax.jit(task.init)(jax.random.key(0))
     loaded = judge.load(task.export(params, {}, tmp_path))
-    rows = Waves().columns("test")["sound"]
+    rows = Waves().raw("test")["sound"]
     np.testing.assert_array_equal(loaded.predict(rows), task.judge(params).predict(rows))
 
 
@@ -208,6 +206,9 @@ def test_the_evaluator_counts_on_the_split_it_names(trained, tmp_path):
         found = dict(JudgeAccuracy(split=split).run(run))
         assert found == {"accuracy": right, "rows": 64}
         assert right < 0.1
+        counts = json.loads((tmp_path / "evals" / "judge" / "confusion.json").read_text())["counts"]
+        assert np.array(counts).sum(1).tolist() == np.bincount(labels).tolist()
+        assert np.trace(counts) == round(64 * right)
 
 
 def test_nothing_but_training_rows_shapes_a_judge(trained, path, tmp_path):

@@ -1,0 +1,130 @@
+"""Two runs on one page: every figure, the curves one over the other, and what was asked for."""
+
+from pathlib import Path
+from typing import Any
+
+from mm import config
+from mm.errors import UserError
+from mm.report import curves
+from mm.report.files import RunFiles, read_run
+from mm.report.markup import direction, escape, folded, note, number, table
+from mm.report.page import notices, write
+from mm.report.settings import show
+from mm.report.tables import Figure, flat
+
+
+def write_comparison(a: Path, b: Path, out: Path) -> Path:
+    """Writes the page that compares the runs in folders `a` and `b`, and returns its path.
+
+    Raises:
+      UserError: one of them is no run's folder, or `out` cannot be written.
+    """
+    runs = existing_run(a), existing_run(b)
+    names = [run.folder.name for run in runs]
+    if names[0] == names[1]:
+        names = [str(run.folder) for run in runs]
+    first, second = map(escape, names)
+    said = "".join(
+        f"<h3>{mark}: {name}</h3>{notices(run)}"
+        for mark, name, run in zip("AB", map(escape, names), runs, strict=True)
+        if notices(run)
+    )
+    legend = f'<p class="legend"><span><i></i>A: {first}</span><span><i class="b"></i>B: {second}</span></p>'
+    sections = (
+        ("Figures", _figures(*runs)),
+        ("Curves", legend + curves.overlaid(runs[0].curves, runs[1].curves)),
+        (
+            "Settings",
+            _differences(runs[0].settings, runs[1].settings, "The settings are the same."),
+        ),
+        (
+            "Versions and machine",
+            _differences(_where(runs[0]), _where(runs[1]), "They are the same."),
+        ),
+    )
+    body = "".join(f"<h2>{title}</h2>{part}" for title, part in sections)
+    try:
+        return write(
+            out, f"{names[0]} and {names[1]}", f"<h1>{first} and {second}</h1>{said}{body}"
+        )
+    except OSError as e:
+        raise UserError(f"--out {out}: cannot be written ({e.strerror}); name another file") from e
+
+
+def existing_run(folder: Path) -> RunFiles:
+    """A run's files. Raises UserError where `folder` holds no run."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name the --workdir of a run")
+    run = read_run(folder)
+    if not run.settings:
+        raise UserError(
+            f"{folder}: holds no run (no readable config.json); name the --workdir of one that was started"
+        )
+    return run
+
+
+def _figures(a: RunFiles, b: RunFiles) -> str:
+    """The figures whose intervals lie apart, those that overlap, and all by evaluator; all but the first folded."""
+    figures = flat(a.results), flat(b.results)
+    pairs = {n: (figures[0].get(n, NONE), figures[1].get(n, NONE)) for f in figures for n in f}
+    if not pairs:
+        return note("Neither run has results yet.")
+    judged = {name: pair for name, pair in pairs.items() if all(f.interval for f in pair)}
+    apart = [name for name, pair in judged.items() if not overlap(*pair)]
+    body = note(
+        f"Of {len(judged)} figures with intervals in both runs, {len(apart)} lie apart: their 95% intervals do not "
+        "overlap. Intervals are over test items, not over seeds; one run each says nothing of those."
+    )
+    body += table(HEAD, (_row(name, pairs[name]) for name in apart)) if apart else ""
+    rest = (_row(name, pair) for name, pair in judged.items() if name not in apart)
+    body += folded(f"{len(judged) - len(apart)} that overlap", table(HEAD, rest)) if judged else ""
+    for part in dict.fromkeys(name.partition(".")[0] for name in pairs):
+        own = {n: p for n, p in pairs.items() if n.startswith(f"{part}.") and not _recorded(n)}
+        changed = sum(x.value != y.value for x, y in own.values())
+        title = f"{escape(part)}: all {len(own)} figures, {changed} differ"
+        of_part = (_row(name, pair, len(part) + 1) for name, pair in own.items())
+        body += folded(title, table(HEAD, of_part)) if own else ""
+    return body
+
+
+NONE = Figure(None)
+HEAD = ("", "B &minus; A", "A", "B")
+
+
+def overlap(a: Figure, b: Figure) -> bool:
+    """Whether the intervals of two figures have a point in common."""
+    assert a.interval and b.interval
+    return max(a.interval[0], b.interval[0]) <= min(a.interval[1], b.interval[1])
+
+
+def _recorded(name: str) -> bool:
+    """Versions and machine have a section of their own."""
+    return name.startswith(("train.versions.", "train.machine."))
+
+
+def _row(name: str, pair: tuple[Figure, Figure], skip: int = 0) -> tuple[str, str, str, str]:
+    return direction(name[skip:]), _difference(*pair), _shown(pair[0]), _shown(pair[1])
+
+
+def _shown(figure: Figure) -> str:
+    between = f" <small>{number(list(figure.interval))}</small>" if figure.interval else ""
+    return number(figure.value) + between
+
+
+def _difference(a: Figure, b: Figure) -> str:
+    if not all(isinstance(f.value, (int, float)) and not isinstance(f.value, bool) for f in (a, b)):
+        return "" if a.value == b.value else "differs"
+    change = b.value - a.value
+    return "0" if change == 0 else f"{'+' if change > 0 else '&minus;'}{number(abs(change))}"
+
+
+def _where(run: RunFiles) -> dict[str, Any]:
+    return {part: run.train.get(part) for part in ("versions", "machine")}
+
+
+def _differences(a: Any, b: Any, none: str) -> str:
+    rows = [
+        (escape(name), show(old), show(new))
+        for name, (old, new) in config.differences(a, b).items()
+    ]
+    return table(("", "A", "B"), rows, words=True) if rows else note(none)

@@ -1,0 +1,143 @@
+"""The page of a run, as a browser would read it."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mm
+from mm.config import Data, Experiment, to_json
+from mm.report import write_report
+from mm.report.settings import from_defaults
+from mm.report.shown import principal_plane
+
+
+class Page(HTMLParser):
+    """What a browser would see, and whether tags close."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.tags, self.sources, self.text = [], [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [v for k, v in attrs if k in ("src", "href")]
+        if tag not in ("meta", "img", "br", "wbr"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_shows_everything_without_reaching_outside(folder):
+    path = write_report(folder)
+    assert path == folder / "report" / "index.html"
+    page = Page(path.read_text())
+    assert set(page.open) <= {"html"}  # everything else is closed
+    inside = [s for s in page.sources if s.startswith("#")]
+    assert inside and all(f'id="{s[1:]}"' in path.read_text() for s in inside)
+    assert all(s.startswith(("data:image/", "data:audio/", "#")) for s in page.sources)
+    assert "script" not in page.tags and "small & <sharp>" in page.text
+    # 7 pictures, 14 sounds (input and output) and 7 texts: a sound has a picture and a player.
+    # Of 6 examples beside real rows, 5 have one; each shows its input and 2 or 3 sounds.
+    beside = 1 + 5 * 3
+    assert page.tags.count("img") == 7 + 14 + 6 + beside
+    assert page.tags.count("audio") == 14 + beside
+    assert page.text.count("<b>text & ") == 7
+    figures = ["91.3 [89.0, 93.0]", "0.71 / 0.86", "88.0", "coverage 0.03", "93.0 [91.0, 95.0]"]
+    figures += ["417", "99.1 [98.0, 99.5]", "0.10.2", "a.b", "0.125", "pictures → sounds: size"]
+    for figure in figures:
+        assert figure in page.text, figure
+    assert page.tags.count("circle") == 3  # validation
+    assert page.tags.count("svg") == 3 + 3  # loss, lr, a cosine; a map of each kind and of all
+
+
+def test_wrong_samples_are_framed_on_page_and_picture(folder):
+    page = write_report(folder).read_text()
+    assert (
+        len(re.findall('class="tile wrong"', page)) == 2 * 2 + 1 + 2
+    )  # 2 in each cell; neighbours
+    sheet = np.asarray(Image.open(folder / "report" / "any_to_any.png"))
+    assert (sheet == (214, 64, 50)).all(-1).any()
+    assert sheet.shape[0] > 300 and sheet.shape[1] > 900
+
+
+def test_the_page_is_a_function_of_the_folder(folder):
+    assert write_report(folder).read_bytes() == write_report(folder).read_bytes()
+
+
+def test_what_a_run_has_not_is_left_out_with_a_word(tmp_path):
+    text = Page(write_report(tmp_path / "bare").read_text()).text
+    assert "This run has no samples" in text and "retrieval figures" in text
+    assert "Generation" not in text
+
+
+def test_damaged_files_do_not_stop_the_page(folder):
+    (folder / "results.json").write_text('{"any_to_any": ')
+    (folder / "samples" / "3.wav").write_bytes(b"RIFF")
+    (folder / "samples" / "4.png").write_bytes(b"")
+    text = Page(write_report(folder).read_text()).text
+    # The sound is shown as input, output, real, tokenized and generated; the picture twice as given.
+    assert text.count("(unreadable)") == (2 + 3) + 2 and "generation figures" in text
+
+
+def test_what_the_command_line_changed_stands_beside_the_file(folder):
+    text = Page(write_report(folder).read_text()).text
+    assert "Changed on the command line; the file is configs/small.py:arg" in text
+    assert "optim.lr0.0010.0005" in text
+    assert "steps10004000" in text  # a field's default, and the run's
+
+
+def test_a_run_that_is_not_finished_says_so_and_shows_its_curves(folder):
+    (folder / "results.json").unlink()
+    text = Page(write_report(folder).read_text()).text
+    assert "not finished (step 40 of 4,000 is the last that was logged" in text
+    assert "loss last: 0.125, 0.15" in text and "no generation figures" in text
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("0.0.9", "Written by mm 0.0.9"), (None, "does not say which")]
+)
+def test_a_run_of_another_version_says_so_and_shows_the_rest(folder, version, said):
+    config = json.loads((folder / "config.json").read_text())
+    config = {k: v for k, v in config.items() if k != "version"} | (
+        {"version": version} if version else {}
+    )
+    (folder / "config.json").write_text(json.dumps(config))
+    results = json.loads((folder / "results.json").read_text())
+    results["any_to_any"]["pictures->sounds"] = {"right": 0.9}
+    results["train"]["versions"] = {"jax": "0.10.2"}
+    (folder / "results.json").write_text(json.dumps(results))
+    text = Page(write_report(folder).read_text()).text
+    assert said in text and f"made by mm {mm.__version__}" in text
+    assert f"a form that mm {mm.__version__} does not read" in text and "93.0 [91.0, 95.0]" in text
+
+
+def test_defaults_and_required_fields_are_told_apart():
+    exp = to_json(Experiment(name="x", task=None, data=Data(source=None, batch_size=8)))
+    found = dict(from_defaults(exp | {"optim": exp["optim"] | {"lr": 0.5}}))
+    assert found["data.batch_size"] == (256, 8) and found["optim.lr"] == (1e-3, 0.5)
+    assert (
+        found["name"] == ("(no default)", "x") and "optim.b1" not in found and "steps" not in found
+    )
+    assert dict(from_defaults({"type": "nowhere:Gone", "a": 1})) == {"a": ("(no default)", 1)}
+
+
+def test_the_plane_is_that_of_the_largest_variance():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(300, 6)) * [0.1, 5, 0.1, 0.1, 3, 0.1]
+    plane, share = principal_plane(z)
+    assert share > 0.99
+    for i, axis in enumerate((1, 4)):
+        assert np.corrcoef(plane[:, i], z[:, axis])[0, 1] > 0.97
+    assert np.allclose(principal_plane(z[::-1])[0][::-1], plane)
