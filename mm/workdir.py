@@ -45,18 +45,24 @@ def claim(folder: Path, exp: config.Experiment) -> None:
       UserError: the folder belongs to another experiment, holds something else, or cannot be written.
     """
     mark = config.fingerprint(exp)
-    if (folder / "config.json").exists():
-        found = read_json(folder / "config.json")
-        if found.get("fingerprint") != mark:
-            field = _difference(found.get("experiment", {}), config.to_json(exp))
-            raise UserError(
-                f"{folder}: holds the run of another experiment ({field}); use another --workdir"
-            )
+    found = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    if found.get("fingerprint") == mark:
         return
-    if folder.exists() and (
-        not folder.is_dir() or any(p.name != "cache" for p in folder.iterdir())
+    if found and _begun(folder):
+        field = _difference(found.get("experiment", {}), config.to_json(exp))
+        raise UserError(
+            f"{folder}: holds the run of another experiment ({field}); use another --workdir"
+        )
+    if (
+        not found
+        and folder.exists()
+        and (not folder.is_dir() or any(p.name != "cache" for p in folder.iterdir()))
     ):
         raise UserError(f"{folder}: exists and is not a run's folder; use another --workdir")
+    if exp.init:
+        from mm import initial  # 3 s, with JAX
+
+        initial.check(exp)
     try:
         (folder / "tokenizers").mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -83,6 +89,12 @@ def experiment(folder: Path) -> config.Experiment:
     for name in exp.data.tokenizers:
         exp.data.tokenizers[name] = str(folder / "tokenizers" / f"{name}.safetensors")
     return exp
+
+
+def _begun(folder: Path) -> bool:
+    """Whether there is anything to lose: a start that failed before its first step leaves nothing."""
+    results = (folder / name for name in ("results.json", "metrics.jsonl"))
+    return any(p.exists() for p in results) or any((folder / "checkpoints").glob("[0-9]*"))
 
 
 def _difference(old: Any, new: Any, path: str = "config") -> str:
