@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mm import flags
 from mm.main import main
 
 CONFIG = """
@@ -109,3 +110,10 @@ def test_a_folder_of_something_else_is_left_alone(config, tmp_path, capsys):
     (tmp_path / "sweep" / "thesis.txt").write_text("keep")
     assert main(args) == 2 and "is not a sweep's folder" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["thesis.txt"]
+
+
+def test_the_sweep_of_contrast_is_one():
+    runs = flags.parse(["mm", "--config", "configs/contrast_sweep.py:smoke"]).sweep
+    weights = {name: exp.task.contrast.weight for name, exp in runs.items()}
+    assert weights == {f"contrast={w}": w for w in (0.0, 0.1, 0.3, 1.0)}
+    assert all(exp.name == "quickstart-smoke" for exp in runs.values())
