@@ -71,9 +71,9 @@ class Work:
 
 
 @contextlib.contextmanager
-def work(what: str, total: int | None = None) -> Iterator[Work]:
+def work(what: str, total: int | None = None, delay: float | None = None) -> Iterator[Work]:
     """`Work` for as long as the block lasts."""
-    doing = Work(what, total)
+    doing = Work(what, total, delay=delay)
     try:
         yield doing
     except BaseException:

@@ -37,8 +37,9 @@ def run(runs: Runs, folder: Path, wandb: str = "") -> None:
             if states[name] != "finished":
                 print(f"run {done} of {len(runs)}: {name}", flush=True)
                 try:
-                    ended = Trainer(exp, folder / name, folder / "cache", wandb).train()
-                    states[name] = "finished" if ended else "stopped"
+                    trainer = Trainer(exp, folder / name, folder / "cache", wandb)
+                    states[name] = "finished" if trainer.train() else "stopped"
+                    trainer.checkpoints.close()
                 except UserError as e:
                     failed[name], states[name] = str(e), f"failed: {e}"
                     print(f"{name}: failed: {e}", flush=True)

@@ -46,7 +46,7 @@ def claim(folder: Path, exp: config.Experiment) -> None:
     """
     mark = config.fingerprint(exp)
     found = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
-    if found.get("fingerprint") == mark:
+    if found.get("fingerprint") == mark or (found and _same(found.get("experiment"), mark)):
         return
     if found and _begun(folder):
         field = _difference(found.get("experiment", {}), config.to_json(exp))
@@ -89,6 +89,14 @@ def experiment(folder: Path) -> config.Experiment:
     for name in exp.data.tokenizers:
         exp.data.tokenizers[name] = str(folder / "tokenizers" / f"{name}.safetensors")
     return exp
+
+
+def _same(saved: Any, mark: str) -> bool:
+    """Whether a saved experiment has the fingerprint `mark`; fields younger than it have their defaults."""
+    try:
+        return config.fingerprint(config.from_json(saved)) == mark
+    except (TypeError, AttributeError, KeyError):  # from fields that are no more, or a damaged file
+        return False
 
 
 def _begun(folder: Path) -> bool:

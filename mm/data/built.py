@@ -45,7 +45,10 @@ def prepare(
             tfds.disable_progress_bar()
             what = f"building data set {builder.info.full_name} below {folder}"
             total = getattr(builder, "examples", None)
-            with progress.work(what, total) as work, contextlib.redirect_stdout(io.StringIO()):
+            with (
+                progress.work(what, total, delay=0.0) as work,
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
                 _count_into(work, builder)
                 builder.download_and_prepare(file_format="array_record")
     return builder
