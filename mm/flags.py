@@ -120,9 +120,9 @@ def _read(
         if len(rest) > 1:
             hint = "flags begin with --, and lists take commas without blanks"
             raise UserError(f"{rest[1]!r}: not a flag; {hint}")
-        if experiment:
-            experiment = values["config"].value
-            config.validate(experiment)
+        changed: Any = values["config"].value if experiment else None
+        if changed:
+            config.validate(changed)
     except UserError as e:
         if name:
             raise UserError(f"{name}: {e}") from e
@@ -135,7 +135,7 @@ def _read(
         raise UserError(_field_error(argv, experiment, str(e)) + where) from e
     except (flags.Error, TypeError, AttributeError, IndexError) as e:
         raise UserError(" ".join(f"{name} {e}".split())) from e
-    return values, experiment
+    return values, changed
 
 
 def _field_error(argv: list[str], part: Any, message: str) -> str:

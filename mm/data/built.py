@@ -43,7 +43,7 @@ def prepare(
             for left in target.parent.glob("*incomplete*"):
                 shutil.rmtree(left, ignore_errors=True)
             tfds.disable_progress_bar()
-            what = f"building data set {builder.info.full_name} below {folder}"
+            what = f"building data set {builder.info.full_name} below {folder}: examples"
             total = getattr(builder, "examples", None)
             with (
                 progress.work(what, total, delay=0.0) as work,
@@ -54,8 +54,8 @@ def prepare(
     return builder
 
 
-def _count_into(work: progress.Work, builder: tfds.core.DatasetBuilder) -> None:
-    """Makes `work` hear of every example that the builder generates."""
+def _count_into(work: progress.Work, builder: Any) -> None:
+    """Makes `work` hear of every example that a `tfds.core.GeneratorBasedBuilder` generates."""
     made = itertools.count(1)
 
     def counted(examples: Iterator[Any]) -> Iterator[Any]:

@@ -83,7 +83,7 @@ def test_it_is_built_once_and_says_so_and_in_its_order(noise, tmp_path, capfd, m
     builder = prepare(noise, tmp_path)
     printed = capfd.readouterr()
     *lines, last = printed.out.splitlines()
-    what = f"building data set noise/1.0.0 below {tmp_path} "
+    what = f"building data set noise/1.0.0 below {tmp_path}: examples "
     assert last.startswith(f"{what}{total}/{total}, took ") and printed.err == ""
     assert lines and all(line.startswith(what) for line in lines)
     for split, count in COUNT.items():
