@@ -78,6 +78,13 @@ class DigitsBuilder(tfds.core.GeneratorBasedBuilder):
             license="MNIST: CC BY-SA 3.0; FSDD: CC BY-SA 4.0",
         )
 
+    @property
+    def examples(self) -> int:
+        """How many there are, both splits together."""
+        labels = read_labels(self.assets)
+        images = len(labels["train_labels"]) + len(labels["test_labels"])
+        return images if self.builder_config.name == "images" else len(labels["digit"])
+
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         return {split: self._generate_examples(split) for split in ("train", "test")}
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mm import checkpoint, tokenizers, workdir
+from mm import checkpoint, progress, tokenizers
 from mm.errors import UserError, nearest
 from mm.flags import Command
 from mm.generate.sampling import Sampler
@@ -36,17 +36,13 @@ class Model:
           UserError: no run, no checkpoint, or a run that trained no joint model.
         """
         folder = Path(folder)
-        exp = workdir.experiment(folder)
+        exp, checkpoints, latest = checkpoint.of_run(folder)
         if not isinstance(exp.task, Joint):
             raise UserError(
                 f"{folder}: the run of {exp.name!r} trained no joint model; name the --workdir of one that did"
             )
         toks = {n: tokenizers.load(reference, n) for n, reference in exp.data.tokenizers.items()}
         task = exp.task.build_for(TokenSpace(tuple(t.modality for t in toks.values())))
-        checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
-        latest = checkpoints.latest()
-        if latest is None:
-            raise UserError(f"{folder}: has no checkpoint yet; train first (--mode=train)")
         checkpoints.check_tokenizers(latest, {n: t.fingerprint for n, t in toks.items()})
         part = "ema" if exp.optim.ema else "params"
         params, _ = jax.eval_shape(task.init, jax.random.key(0))
@@ -82,7 +78,8 @@ class Model:
 
     def embed(self, **inputs: Any) -> np.ndarray:
         """float32[n, E], unit rows; of one modality its unimodal embedding, of several the fused one."""
-        return self.task.embed(self.params, self.tokens(inputs))
+        with progress.work(f"embedding {' + '.join(inputs)}"):
+            return self.task.embed(self.params, self.tokens(inputs))
 
     def features(self, layer: int, **inputs: Any) -> np.ndarray:
         """Mean encoder state after `layer` layers, float32[n, width]."""
@@ -116,18 +113,20 @@ class Model:
                     f"output {output}={prompt!r}: only texts take a template; write {output} alone"
                 )
             given = encode_prompt(prompt)[:2]
-        ids, length = self.task.generate(
-            self.params, self.tokens(inputs), output, key=jax.random.key(seed),
-            sampler=sampler, prompt=given, rows=rows,
-        )  # fmt: skip
-        return tokenizer.decode(ids, length)
+        with progress.work(f"generating {output}"):
+            ids, length = self.task.generate(
+                self.params, self.tokens(inputs), output, key=jax.random.key(seed),
+                sampler=sampler, prompt=given, rows=rows,
+            )  # fmt: skip
+            return tokenizer.decode(ids, length)
 
     def score(self, output: str, value: Any, *, seed: int = 0, **inputs: Any) -> np.ndarray:
         """log p(value | inputs) in nats, float32[n]; see `JointTask.score`."""
         target = self.tokens({output: value})[output]
-        return self.task.score(
-            self.params, self.tokens(inputs), output, target, key=jax.random.key(seed)
-        )
+        with progress.work(f"scoring {output}"):
+            return self.task.score(
+                self.params, self.tokens(inputs), output, target, key=jax.random.key(seed)
+            )
 
 
 def _stacked(rows: list[Any]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from mm import config, progress, workdir
 from mm.errors import UserError
 
 FORMAT_VERSION = 1
@@ -34,12 +35,9 @@ class Checkpoints:
         if step == self.latest():
             return
         meta = meta | {"format_version": FORMAT_VERSION, "data_index": step}
-        self.manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-        )
+        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        with progress.work(f"saving step {step}"):
+            self.manager.save(step, args=parts)
 
     def meta(self, step: int) -> dict[str, Any]:
         """What was written beside the state of `step`.
@@ -57,6 +55,12 @@ class Checkpoints:
             )
         return meta
 
+    def shapes(self, step: int) -> dict[str, Any]:
+        """The state of `step` as a tree of what has `shape` and `dtype`; no array is read."""
+        folder = self.folder.absolute() / str(step) / "state"
+        with self._explained(step), ocp.StandardCheckpointer() as reader:
+            return reader.metadata(folder).item_metadata.tree
+
     def check_tokenizers(self, step: int, tokenizers: dict[str, str]) -> None:
         """Raises UserError if the state of `step` was trained in other tokens than these (modality -> fingerprint)."""
         written = self.meta(step)["tokenizers"]
@@ -73,7 +77,7 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint holds other arrays than the model has.
         """
-        with self._explained(step):
+        with self._explained(step), progress.work(f"reading {self.folder}/{step}"):
             return self.manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             )["state"]
@@ -95,6 +99,7 @@ class Checkpoints:
         with (
             ocp.CheckpointManager(self.folder.absolute(), options=options) as reader,
             self._explained(step),
+            progress.work(f"reading {self.folder}/{step}"),
         ):
             return reader.restore(step, args=ocp.args.Composite(state=args))["state"]
 
@@ -110,8 +115,25 @@ class Checkpoints:
             ) from e
 
     def wait(self) -> None:
-        self.manager.wait_until_finished()
+        """Until what `save` started is written."""
+        with progress.work("writing the checkpoint"):
+            self.manager.wait_until_finished()
 
     def close(self) -> None:
-        self.manager.wait_until_finished()
+        self.wait()
         self.manager.close()
+
+
+def of_run(folder: Path) -> tuple[config.Experiment, Checkpoints, int]:
+    """A run's experiment, its checkpoints and the step of the newest.
+
+    Raises:
+      UserError: no run is there, or it has no checkpoint.
+    """
+    exp = workdir.experiment(folder)
+    if (folder / "checkpoints").is_dir():
+        checkpoints = Checkpoints(folder / "checkpoints")
+        latest = checkpoints.latest()
+        if latest is not None:
+            return exp, checkpoints, latest
+    raise UserError(f"{folder}: has no checkpoint yet; train first (--mode=train)")

@@ -72,6 +72,7 @@ class Experiment:
     Attributes:
       task: settings with `build(data) -> mm.tasks.Task`.
       evals: evaluators (`mm.tasks.Evaluator`).
+      init: folder of a run whose weights this one starts from (`mm.initial`); empty = fresh ones.
       steps: optimizer steps.
       log_every, eval_every, save_every: in steps; 0 = never (but for the end).
       cosine_every: log the cosine between the gradients of the weighted terms that often; 0 = never.
@@ -84,6 +85,7 @@ class Experiment:
     optim: Optim = dataclasses.field(default_factory=Optim)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     evals: tuple[Any, ...] = ()
+    init: str = ""
     steps: int = 1000
     seed: int = 0
     log_every: int = 20

@@ -3,7 +3,6 @@
 import json
 import math
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mm import config
+from mm import config, progress
 from mm.errors import UserError
 from mm.optim import schedule
 
@@ -74,45 +71,24 @@ class TensorBoard:
 
 
 class Bar:
-    """One progress bar in a terminal (step, examples/s, time left, the terms); elsewhere a line now and then."""
+    """What a person follows: the step, the time left, loss, speed and terms (`mm.progress` says where and how)."""
 
-    def __init__(self, steps: int, start: int, every_seconds: float = 10.0):
-        self.live = sys.stdout.isatty()
-        self.steps, self.every, self.last = steps, every_seconds, 0.0
-        columns = (
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(24),
-            TextColumn("{task.fields[line]}"),
-            TimeRemainingColumn(),
-        )
-        self.progress = (
-            Progress(*columns, console=Console(), transient=False) if self.live else None
-        )
-        if self.progress:
-            self.progress.start()
-            self.task = self.progress.add_task("", total=steps, completed=start, line="compiling")
+    def __init__(self, steps: int, start: int):
+        self.work = progress.Work("step", total=steps, done=start, delay=0.0)
+        self.work.note = "compiling"
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        line = "  ".join(
-            f"{k} {v:.4g}"
-            for k, v in values.items()
-            if k == "loss" or k == "examples/s" or ("/" not in k and k != "lr")
-        )
-        if self.progress:
-            self.progress.update(self.task, completed=step, line=line)
-        elif time.monotonic() - self.last > self.every or step >= self.steps:
-            self.last = time.monotonic()
-            terms = "  ".join(
-                f"{k} {v:.3f}"
-                for k, v in values.items()
-                if k.count("/") == 1 and not k.startswith(("validation", "examples"))
-            )
-            print(f"step {step}/{self.steps}  {line}  {terms}", flush=True)
+        first = ("loss", "examples/s", "validation/loss")
+        terms = [
+            k for k in values if k.count("/") == 1 and not k.startswith(("validation", *first))
+        ]
+        shown = [k for k in first if k in values] + terms
+        if values.get("skipped"):
+            shown.append("skipped")
+        self.work.update(step, "  ".join(f"{k} {values[k]:.4g}" for k in shown))
 
     def close(self) -> None:
-        if self.progress:
-            self.progress.stop()
+        self.work.close()
 
 
 class Writers:

@@ -3,11 +3,14 @@
 Order of a step: data, step, write the metrics of the step before, evaluate, save, look for a signal.
 """
 
+import contextlib
+import operator
 import os
 import platform
 import resource
 import statistics
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 import jax
 
 import mm
-from mm import checkpoint, config, metrics, workdir
+from mm import checkpoint, config, initial, metrics, progress, workdir
 from mm import state as states
 from mm.data.opened import OpenData, open_data
 from mm.errors import UserError
@@ -24,17 +27,25 @@ from mm.report import write_report
 from mm.sharding import abstract, abstract_batch, make_mesh, put_batch
 from mm.signals import Signals
 from mm.step import compiled_ahead, make_step, term_cosines
-from mm.tasks import Run, Task
+from mm.tasks import Evaluator, Run, Task
 
 
 class Trainer:
-    """One experiment in one folder, from opening the data to the report."""
+    """One experiment in one folder, from opening the data to the report.
 
-    def __init__(self, exp: config.Experiment, folder: Path):
-        self.exp, self.folder = exp, folder
-        jax.config.update("jax_compilation_cache_dir", str((folder / "cache" / "xla").absolute()))
+    Attributes:
+      cache: what is built, tokenized and compiled; below `folder` where none is named.
+      wandb: project that the figures go to as well; empty = none.
+    """
+
+    def __init__(
+        self, exp: config.Experiment, folder: Path, cache: Path | None = None, wandb: str = ""
+    ):
+        self.exp, self.folder, self.wandb = exp, folder, wandb
+        cache = cache or folder / "cache"
+        jax.config.update("jax_compilation_cache_dir", str((cache / "xla").absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        self.data: OpenData = open_data(exp.data, folder / "cache")
+        self.data: OpenData = open_data(exp.data, cache)
         self.task: Task = exp.task.build(self.data)
         self.mesh = make_mesh(exp.mesh, exp.data.batch_size)
         self.tx = make_optimizer(exp.optim, exp.steps)
@@ -52,7 +63,9 @@ class Trainer:
         """
         latest = self.checkpoints.latest()
         if latest is None:
-            return states.init(self.task, self.tx, self.exp.seed, self.exp.optim.ema > 0, self.mesh)
+            ema = self.exp.optim.ema > 0
+            state = states.init(self.task, self.tx, self.exp.seed, ema, self.mesh)
+            return initial.given(state, self.exp, self.tokenizers) if self.exp.init else state
         meta = self.checkpoints.meta(latest)
         self.checkpoints.check_tokenizers(latest, self.tokenizers)
         if meta["data"] != self.data.fingerprint:
@@ -98,7 +111,8 @@ class Trainer:
     def train(self) -> bool:
         """Trains to the last step and evaluates; False if a signal stopped it before (saved)."""
         with Signals() as signals:
-            state = self.restore()
+            with progress.work("making the state"):
+                state = self.restore()
             start, steps = int(state["step"]), self.exp.steps
             device = jax.devices()[0].platform
             print(
@@ -112,7 +126,8 @@ class Trainer:
             if start:
                 print(f"continues after step {start}", flush=True)
             if start < steps:
-                state = self.loop(state, start, signals)
+                with contextlib.closing(self.writers(start)) as writers:
+                    state = self.loop(state, start, signals, writers)
         if int(state["step"]) < steps:
             print(
                 f"{signals.asked}: saved step {int(state['step'])} in {self.folder}; the same command continues"
@@ -121,7 +136,21 @@ class Trainer:
         self.finish(state)
         return True
 
-    def loop(self, state: states.State, start: int, signals: Signals) -> states.State:
+    def writers(self, start: int) -> metrics.Writers:
+        """Where the values of the steps after `start` go."""
+        made: list[metrics.Writer] = [
+            metrics.Jsonl(self.folder / "metrics.jsonl", start),
+            metrics.TensorBoard(self.folder / "tensorboard", start),
+        ]
+        if self.wandb:
+            from mm.weights_and_biases import WandB
+
+            made.append(WandB(self.wandb, self.folder, self.exp))
+        return metrics.Writers(*made, metrics.Bar(self.exp.steps, start))
+
+    def loop(
+        self, state: states.State, start: int, signals: Signals, writers: metrics.Writers
+    ) -> states.State:
         """Steps `start` .. `steps`, or until a signal; the state it returns is saved."""
         exp = self.exp
         step_fn = jax.jit(make_step(self.task, self.tx, exp.optim, exp.seed), donate_argnums=0)
@@ -134,11 +163,6 @@ class Trainer:
         cosine_fn = jax.jit(term_cosines(self.task, exp.seed))
         batches = self.data.batches(
             "train", seed=exp.seed, start=start, steps=exp.steps, batch_size=exp.data.batch_size
-        )
-        writers = metrics.Writers(
-            metrics.Jsonl(self.folder / "metrics.jsonl", start),
-            metrics.TensorBoard(self.folder / "tensorboard", start),
-            metrics.Bar(exp.steps, start),
         )
         self.log = metrics.Log(writers, exp, start)
         began = time.monotonic()
@@ -161,7 +185,6 @@ class Trainer:
             if signals.asked:
                 break
         self.log.flush()
-        writers.close()
         self.checkpoints.wait()
         self.step_ms = self.log.step_ms
         self.spent = {
@@ -173,7 +196,7 @@ class Trainer:
     def evaluate(self, state: states.State) -> dict[str, float]:
         """The evaluators that run at intervals, as flat numbers."""
         run = self.run_of(state)
-        named = ((e.name, e.run(run)) for e in self.exp.evals if e.when == "interval")
+        named = ((e.name, evaluated(e, run)) for e in self.exp.evals if e.when == "interval")
         return {
             f"{name}/{key}": value
             for name, pairs in named
@@ -184,22 +207,24 @@ class Trainer:
     def finish(self, state: states.State) -> None:
         """Exports the artefact, runs all evaluators, writes results.json and the report."""
         run = self.run_of(state)
-        artefact = self.task.export(run.params, run.buffers, self.folder / "artefact")
+        with progress.work("exporting the artefact"):
+            artefact = self.task.export(run.params, run.buffers, self.folder / "artefact")
         results: dict[str, Any] = {"train": self.figures(state)}
         if artefact:
             print(f"artefact: {artefact}")
             results["artefact"] = str(artefact.relative_to(self.folder))
         began = time.monotonic()
         for evaluator in self.exp.evals:
-            print(f"evaluating {evaluator.name} ...", flush=True)
-            for name, value in evaluator.run(run):
+            for name, value in evaluated(evaluator, run):
                 results.setdefault(evaluator.name, {})[name] = value
         results["train"] |= {
             "evaluation_seconds": round(time.monotonic() - began, 1),
             "peak_memory_mib": peak_memory_mib(),
         }
         workdir.write_json(self.folder / "results.json", results)
-        print(f"results: {self.folder / 'results.json'}\nreport:  {write_report(self.folder)}")
+        with progress.work("writing the report"):
+            report = write_report(self.folder)
+        print(f"results: {self.folder / 'results.json'}\nreport:  {report}")
 
     def figures(self, state: states.State) -> dict[str, Any]:
         """Steps, seconds, speed, memory, versions, machine. Figures that only a whole run has are None in others."""
@@ -229,6 +254,12 @@ class Trainer:
             },
             "machine": machine(),
         }
+
+
+def evaluated(evaluator: Evaluator, run: Run) -> Iterator[tuple[str, Any]]:
+    """What the evaluator yields, with a word on how far it is."""
+    total = operator.length_hint(evaluator) or None
+    return progress.track(evaluator.run(run), f"evaluating {evaluator.name}", total)
 
 
 def machine() -> dict[str, Any]:

@@ -55,18 +55,24 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
       UserError: the folder belongs to another experiment, holds something else, or cannot be written.
     """
     mark = config.fingerprint(exp)
-    if (folder / "config.json").exists():
-        found = read_json(folder / "config.json")
-        if found.get("fingerprint") != mark:
-            field = _first_difference(found.get("experiment", {}), config.to_json(exp))
-            raise UserError(
-                f"{folder}: holds the run of another experiment ({field}); use another --workdir"
-            )
+    found = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    if found.get("fingerprint") == mark or (found and _same(found.get("experiment"), mark)):
         return
-    if folder.exists() and (
-        not folder.is_dir() or any(p.name != "cache" for p in folder.iterdir())
+    if found and _begun(folder):
+        field = _first_difference(found.get("experiment", {}), config.to_json(exp))
+        raise UserError(
+            f"{folder}: holds the run of another experiment ({field}); use another --workdir"
+        )
+    if (
+        not found
+        and folder.exists()
+        and (not folder.is_dir() or any(p.name != "cache" for p in folder.iterdir()))
     ):
         raise UserError(f"{folder}: exists and is not a run's folder; use another --workdir")
+    if exp.init:
+        from mm import initial  # 3 s, with JAX
+
+        initial.check(exp)
     try:
         (folder / "tokenizers").mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -96,6 +102,20 @@ def experiment(folder: Path) -> config.Experiment:
     for name in exp.data.tokenizers:
         exp.data.tokenizers[name] = str(folder / "tokenizers" / f"{name}.safetensors")
     return exp
+
+
+def _same(saved: Any, mark: str) -> bool:
+    """Whether a saved experiment has the fingerprint `mark`; fields younger than it have their defaults."""
+    try:
+        return config.fingerprint(config.from_json(saved)) == mark
+    except (TypeError, AttributeError, KeyError):  # from fields that are no more, or a damaged file
+        return False
+
+
+def _begun(folder: Path) -> bool:
+    """Whether there is anything to lose: a start that failed before its first step leaves nothing."""
+    results = (folder / name for name in ("results.json", "metrics.jsonl"))
+    return any(p.exists() for p in results) or any((folder / "checkpoints").glob("[0-9]*"))
 
 
 def _first_difference(old: Any, new: Any) -> str:

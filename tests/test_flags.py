@@ -1,6 +1,7 @@
 """Bad input is one line and exit code 2, through the real entry."""
 
 import json
+import re
 
 import pytest
 
@@ -79,3 +80,28 @@ def test_help_shows_how_to_start(capsys):
     with pytest.raises(SystemExit) as stop:
         parsed("--help")
     assert stop.value.code == 0 and "--config configs/quickstart.py" in capsys.readouterr().out
+
+
+def test_help_answers_on_one_screen_and_a_half(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    said = capsys.readouterr().out
+    assert said.count("\n") <= 36 and max(map(len, said.splitlines())) <= 120
+    for word in ("--config.init=", "--workdir", "Ctrl-C", "--wandb=", "taskset", "--extra cuda", "docs/",
+                 "--config FILE --help", "mm.load"):  # fmt: skip
+        assert word in said
+    for mode in flags.MODES[1:]:
+        assert f"--mode={mode}" in said
+
+
+def test_help_of_a_config_lists_every_field_so_that_it_can_be_overridden(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed("--config", "configs/quickstart.py", "--help")
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "--config.optim.lr=0.0015" in said and "optimizer steps" in said
+    assert "--config.evals[0].batches=8" in said and "from the start of the split's order" in said
+    assert "(the same as config.evals[1].kinds[0])" in said
+    simple = [line.split()[0] for line in said.splitlines() if re.search(r"=-?[\d.]+  ", line)]
+    assert len(simple) > 40
+    parsed("--config", "configs/quickstart.py", *simple)

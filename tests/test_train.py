@@ -194,6 +194,18 @@ def test_a_folder_of_another_experiment_is_left_alone(tmp_path, capsys):
     assert "not a run's folder" in capsys.readouterr().err
 
 
+def test_a_run_that_is_older_than_a_field_continues(tmp_path):
+    workdir.claim(tmp_path / "run", toy_config.get_config())
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    path = tmp_path / "run" / "config.json"
+    saved = json.loads(path.read_text())
+    del saved["experiment"]["init"]
+    path.write_text(json.dumps(saved | {"fingerprint": "of then"}))
+    workdir.claim(tmp_path / "run", toy_config.get_config())
+    with pytest.raises(UserError, match=r"config\.init"):
+        workdir.claim(tmp_path / "run", replace(toy_config.get_config(), init="other"))
+
+
 def test_experiment_comes_back_from_its_json(tmp_path):
     exp = toy_config.get_config()
     workdir.claim(tmp_path / "run", exp)

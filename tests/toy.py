@@ -57,6 +57,7 @@ class Regress:
     """Fits w to x . TRUE under noise drawn from the step's key."""
 
     noise: float = 0.1
+    outputs: int = 1
     scales: tuple[float, ...] = (1.0,)
 
     def build(self, data: Any) -> "RegressTask":
@@ -70,9 +71,8 @@ class RegressTask:
         self.settings = settings
 
     def init(self, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"layer": {"kernel": jax.random.normal(key, (4, 1))}}, {
-            "seen": jnp.zeros((), jnp.int32)
-        }
+        kernel = jax.random.normal(key, (4, self.settings.outputs))
+        return {"layer": {"kernel": kernel}}, {"seen": jnp.zeros((), jnp.int32)}
 
     def loss(
         self, params: Any, buffers: Any, batch: Any, key: jax.Array

@@ -2,7 +2,9 @@
 
 import contextlib
 import fcntl
+import functools
 import io
+import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from mm import progress
 from mm.data.records import CorruptLog, Records
 from mm.errors import UserError
 
@@ -24,7 +27,7 @@ def prepare(
     read later; a lock keeps two processes from building at once (TFDS lets the later one fail).
 
     Args:
-      make: `data_dir=` -> a builder.
+      make: `data_dir=` -> a builder. If that says how many `examples` it has, the time left can be told.
 
     Raises:
       UserError: what was built cannot be opened; or as the builder raises it.
@@ -39,11 +42,34 @@ def prepare(
         if not target.exists():
             for left in target.parent.glob("*incomplete*"):
                 shutil.rmtree(left, ignore_errors=True)
-            print(f"building data set {builder.info.full_name} below {folder}", flush=True)
             tfds.disable_progress_bar()
-            with contextlib.redirect_stdout(io.StringIO()):
+            what = f"building data set {builder.info.full_name} below {folder}: examples"
+            total = getattr(builder, "examples", None)
+            with (
+                progress.work(what, total, delay=0.0) as work,
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
+                _count_into(work, builder)
                 builder.download_and_prepare(file_format="array_record")
     return builder
+
+
+def _count_into(work: progress.Work, builder: Any) -> None:
+    """Makes `work` hear of every example that a `tfds.core.GeneratorBasedBuilder` generates."""
+    made = itertools.count(1)
+
+    def counted(examples: Iterator[Any]) -> Iterator[Any]:
+        for example in examples:
+            work.update(next(made))
+            yield example
+
+    generators = builder._split_generators
+
+    @functools.wraps(generators)
+    def split_generators(*args: Any, **kwargs: Any) -> dict[str, Iterator[Any]]:
+        return {split: counted(g) for split, g in generators(*args, **kwargs).items()}
+
+    builder._split_generators = split_generators
 
 
 def open_records(

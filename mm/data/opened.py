@@ -1,15 +1,14 @@
 """An experiment's data, ready to use: built and tokenized at first use, kept below a cache."""
 
 import functools
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mm import config, tokenizers
+from mm import config, progress, tokenizers
 from mm.data import Column, Source
 from mm.data.batches import Batches, TokenTable, make_raw, make_tokens, serve
 from mm.data.columns import digest
@@ -19,17 +18,13 @@ from mm.space import Batch, TokenSpace
 from mm.tokenizers import Tokenizer, artefact
 
 CHUNK = 2048  # rows that are tokenized at a time
-SAY_EVERY = 3.0  # seconds
-
-Log = Callable[[str], None]
 
 
-def open_data(settings: config.Data, cache: Path, log: Log = print) -> "OpenData":
+def open_data(settings: config.Data, cache: Path) -> "OpenData":
     """Opens the source and the tokenizers of an experiment.
 
     Args:
       cache: folder for what is built and tokenized; may be deleted at any time between runs.
-      log: is told, a line at a time, what takes long.
 
     Raises:
       UserError: a tokenizer for a modality that the source does not have, or as `tokenizers.load`
@@ -42,7 +37,7 @@ def open_data(settings: config.Data, cache: Path, log: Log = print) -> "OpenData
                 f"config.data.tokenizers: no modality {name!r} in the data{nearest(name, known)}"
             )
     loaded = {name: tokenizers.load(ref, name) for name, ref in settings.tokenizers.items()}
-    return OpenData(settings, loaded, Path(cache), log)
+    return OpenData(settings, loaded, Path(cache))
 
 
 class OpenData:
@@ -53,15 +48,14 @@ class OpenData:
       space: None where nothing is tokenized.
     """
 
-    def __init__(
-        self, settings: config.Data, loaded: Mapping[str, Tokenizer], cache: Path, log: Log
-    ):
-        self.settings, self.tokenizers, self.cache, self.log = settings, dict(loaded), cache, log
+    def __init__(self, settings: config.Data, loaded: Mapping[str, Tokenizer], cache: Path):
+        self.settings, self.tokenizers, self.cache = settings, dict(loaded), cache
         self.source: Source = settings.source
         self.space = _space(self.tokenizers)
         self._tables: dict[str, dict[str, TokenTable]] = {}
         self._corrupt = CorruptLog(settings.corrupt_limit)
-        self.source.open(cache, self._corrupt)
+        with progress.work("opening the data"):
+            self.source.open(cache, self._corrupt)
 
     @property
     def corrupt(self) -> int:
@@ -135,7 +129,7 @@ class OpenData:
                     return TokenTable(arrays["ids"].astype(np.int32), arrays["length"])
             except (UserError, ValueError, KeyError):  # the last two from damaged metadata
                 pass
-            self.log(f"{path}: damaged, tokenized anew")
+            print(f"{path}: damaged, tokenized anew", flush=True)
         table = self._tokenize(f"{name}/{split}", column, tokenizer)
         fits = table.ids.max(initial=0) < 2**15
         arrays = {"ids": table.ids.astype(np.int16 if fits else np.int32), "length": table.length}
@@ -143,23 +137,20 @@ class OpenData:
         return table
 
     def _tokenize(self, what: str, column: Column, tokenizer: Tokenizer) -> TokenTable:
-        """Encodes a column; where that takes long, says every few seconds how far it is."""
-        count, said = len(column), time.monotonic()
-        self.log(f"tokenizing {what}: {count:,} rows")
+        count = len(column)
         ids = np.zeros((count, tokenizer.modality.size), np.int32)
         length = np.zeros(count, np.int32)
-        for start in range(0, count, CHUNK):
-            part = slice(start, min(start + CHUNK, count))
-            raw = column[np.arange(part.start, part.stop)]
-            try:
-                ids[part], length[part] = _encode(tokenizer, raw)
-            except ValueError as e:  # rows of another shape or type than the tokenizer's
-                raise UserError(
-                    f"config.data: {what}: {e}; make the source's settings those of the tokenizer"
-                ) from e
-            if time.monotonic() - said > SAY_EVERY and part.stop < count:
-                said = time.monotonic()
-                self.log(f"tokenizing {what}: {part.stop:,} of {count:,} ({part.stop / count:.0%})")
+        with progress.work(f"tokenizing {what}", total=count) as work:
+            for start in range(0, count, CHUNK):
+                rows = np.arange(start, min(start + CHUNK, count))
+                raw = column[rows]
+                try:
+                    ids[rows], length[rows] = _encode(tokenizer, raw)
+                except ValueError as e:  # rows of another shape or type than the tokenizer's
+                    raise UserError(
+                        f"config.data: {what}: {e}; make the source's settings those of the tokenizer"
+                    ) from e
+                work.update(start + len(rows))
         return TokenTable(ids, length)
 
 

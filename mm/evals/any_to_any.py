@@ -56,6 +56,9 @@ class AnyToAny:
         square = [(a, b) for a in self.kinds for b in self.kinds if a.column != b.column]
         return square + list(self.extra)
 
+    def __length_hint__(self) -> int:
+        return len(self.pairs())
+
     def validate(self) -> None:
         kinds = tuple(kind for pair in self.pairs() for kind in pair)
         k.check(kinds, self.split)

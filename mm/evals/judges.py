@@ -32,6 +32,9 @@ class Judges:
     name: str = "judge"
     when: str = "end"
 
+    def __length_hint__(self) -> int:
+        return len(self.kinds)
+
     def validate(self) -> None:
         k.check(self.kinds, self.split)
 

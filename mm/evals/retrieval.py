@@ -43,6 +43,10 @@ class Retrieval:
     name: str = "retrieval"
     when: str = "end"
 
+    def __length_hint__(self) -> int:
+        pairs = itertools.permutations(self.kinds, 2)
+        return sum(a.column != b.column for a, b in pairs) + len([*self._fused_directions()])
+
     def validate(self) -> None:
         k.check(self.kinds, self.split)
         if min(self.queries, self.gallery) < 1:

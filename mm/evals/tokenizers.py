@@ -41,6 +41,9 @@ class Tokenizers:
     name: str = "tokenizer"
     when: str = "end"
 
+    def __length_hint__(self) -> int:
+        return len(self.kinds)
+
     def validate(self) -> None:
         k.check(self.kinds, self.split)
 

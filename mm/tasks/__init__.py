@@ -62,6 +62,8 @@ class Run:
 class Evaluator(Protocol):
     """One class, one question. A dataclass whose fields are its settings; named in a config's `evals`.
 
+    One that takes long may have a `__length_hint__`: how many pairs it yields, so that the time left can be told.
+
     Attributes:
       name: the key of its results in `results.json`.
       when: `interval` (cheap, on validation data) or `end`.

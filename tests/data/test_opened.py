@@ -90,11 +90,11 @@ class Counter:
         return self.base + (np.arange(5) < length[:, None] - 1).astype(np.int32), length
 
 
-def opened(cache: Path, log: list[str] | None = None, **changes: Any) -> OpenData:
+def opened(cache: Path, **changes: Any) -> OpenData:
     tokenizers = changes.pop("tokenizers", {"number": Modulo(), "word": Counter()})
     chosen = config.Data(source=Squares(), corrupt_limit=1, threads=2)
     chosen = dataclasses.replace(chosen, **changes)
-    return OpenData(chosen, tokenizers, cache, ([] if log is None else log).append)
+    return OpenData(chosen, tokenizers, cache)
 
 
 def assert_tables(tables: dict[str, TokenTable], base: int = 0) -> None:
@@ -118,11 +118,18 @@ def test_every_row_is_tokenized_in_chunks_and_each_distinct_string_once(tmp_path
 
 @pytest.mark.parametrize("base", [0, 40_000])
 def test_a_second_run_reads_the_cache(tmp_path, base):
-    for said in (["tokenizing number/train: 5,000 rows", "tokenizing word/train: 5,000 rows"], []):
-        log: list[str] = []
-        data = opened(tmp_path, log, tokenizers={"number": Modulo(), "word": Counter(base)})
+    for chunks in ([2048, 2048, 904], []):
+        data = opened(tmp_path, tokenizers={"number": Modulo(), "word": Counter(base)})
         assert_tables(data.tokens("train"), base)
-        assert log == said
+        assert data.tokenizers["number"].given == chunks
+
+
+def test_tokenizing_says_how_far_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mm.progress.DELAY", 0.0)
+    opened(tmp_path).tokens("train")
+    said = capsys.readouterr().out
+    assert "tokenizing number/train 2,048/5,000, " in said
+    assert "tokenizing word/train 5,000/5,000, took " in said
 
 
 def test_other_rows_or_another_tokenizer_are_tokenized_again(tmp_path):

@@ -1,0 +1,116 @@
+"""A sweep: the runs of one config file, one after the other, each in a folder of its own, and one table.
+
+DIR/NAME/    a run's folder          DIR/cache/   data and compiled programs, shared
+DIR/sweep.json   {name: {"state", figures...}}
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import mm
+from mm import config, progress, workdir
+from mm.errors import UserError
+from mm.recipes import Runs
+from mm.train import Trainer
+
+
+def run(runs: Runs, folder: Path, wandb: str = "") -> None:
+    """Runs what is not finished, and shows the table of all. A signal stops it behind the run that it stopped.
+
+    Raises:
+      UserError: a folder that is not this sweep's, before any work; or, at the end, runs that failed.
+    """
+    _claim(runs, folder)
+    states = {n: "finished" if finished(folder / n, exp) else "waiting" for n, exp in runs.items()}
+    failed: dict[str, str] = {}
+    with progress.work("sweep", total=len(runs)) as work:
+        for done, (name, exp) in enumerate(runs.items(), 1):
+            if states[name] != "finished":
+                print(f"run {done} of {len(runs)}: {name}", flush=True)
+                try:
+                    trainer = Trainer(exp, folder / name, folder / "cache", wandb)
+                    states[name] = "finished" if trainer.train() else "stopped"
+                    trainer.checkpoints.close()
+                except UserError as e:
+                    failed[name], states[name] = str(e), f"failed: {e}"
+                    print(f"{name}: failed: {e}", flush=True)
+                _write(folder, states)
+                jax.clear_caches()
+                mm.STARTED = time.monotonic()  # the next run's first step counts from here
+            if states[name] == "stopped":
+                break
+            work.update(done)
+    print_table(_write(folder, states))
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}); "
+            f"reasons are in {folder / 'sweep.json'}, the same command tries them again"
+        )
+
+
+def _claim(runs: Runs, folder: Path) -> None:
+    mark = folder / "sweep.json"
+    if folder.exists() and not mark.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and is not a sweep's folder; use another --workdir")
+    if not mark.exists():
+        workdir.write_json(mark, {})
+    for name, exp in runs.items():
+        workdir.claim(folder / name, exp)
+
+
+def finished(folder: Path, exp: config.Experiment) -> bool:
+    """Whether the run there has trained to the end and was evaluated."""
+    path = folder / "results.json"
+    return path.exists() and workdir.read_json(path)["train"]["steps"] >= exp.steps
+
+
+def _write(folder: Path, states: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Writes sweep.json and returns it."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, state in states.items():
+        path = folder / name / "results.json"
+        figures = main_figures(workdir.read_json(path)) if path.exists() else {}
+        rows[name] = {"state": state} | figures
+    workdir.write_json(folder / "sweep.json", rows)
+    return rows
+
+
+def main_figures(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each evaluator its first figure (their mean, where it has one for each of several things); steps and time."""
+    main: dict[str, Any] = {}
+    for name, figures in results.items():
+        if name == "train" or not isinstance(figures, dict) or not figures:
+            continue
+        cells = [v for v in figures.values() if isinstance(v, dict)] or [figures]
+        first = next((k for k, v in cells[0].items() if _number(v)), None)
+        values = [c[first] for c in cells if first in c]
+        if values:
+            main[f"{name}/{first}"] = statistics.fmean(values)
+    train = results["train"]
+    return main | {key: train.get(key) for key in ("steps", "seconds", "step_ms")}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def print_table(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line per run, a column per figure."""
+    columns = list(dict.fromkeys(k for row in rows.values() for k in row))
+    table = Table("run", box=box.SIMPLE)
+    for column in columns:
+        table.add_column(column, justify="left" if column == "state" else "right")
+    for name, row in rows.items():
+        cells = (row.get(column) for column in columns)
+        table.add_row(name, *(f"{c:.4g}" if _number(c) else str(c or "") for c in cells))
+    # A log has no width; nothing is to be cut there.
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
