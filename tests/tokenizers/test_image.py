@@ -1,21 +1,25 @@
 """The image tokenizer: its windows, the shipped weights, and users' pictures, whole and broken."""
 
+import dataclasses
 import io
 import struct
 import zlib
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from mm import tokenizers
 from mm.errors import UserError
-from mm.tokenizers import files
-from mm.tokenizers.image import windows
+from mm.tokenizers import artefact, autoencoder, files
+from mm.tokenizers.image import ImageAutoencoder, windows
+from mm.tokenizers.quantizers import VectorQuantizer
 
 SHIPPED = Path(__file__).parents[2] / "tokenizers" / "image.safetensors"
 
@@ -222,6 +226,42 @@ BROKEN = {
     "faint": (png(np.pad(np.full((9, 9), 204, np.uint8), 9, constant_values=200)), "blank"),
     "one pixel": (png(np.zeros((1, 1), np.uint8)), "blank"),
 }
+
+
+def test_whole_pictures_in_colour_cover_the_row_and_keep_their_middle(tmp_path):
+    pixels = np.zeros((40, 100, 4), np.uint8)
+    pixels[:, 30:70] = (200, 30, 90, 255)  # the middle square; what is transparent becomes white
+    image = files.open_picture(save(tmp_path / "wide.png", pixels))
+    row = files.fitted(image, (20, 20), 3)
+    assert row.dtype == np.uint8 and (np.abs(row.astype(int) - (200, 30, 90)) <= 2).all()
+    assert (files.fitted(image, (20, 50), 3)[:, 1] == 255).all()
+    assert files.fitted(image, (20, 20), 1).shape == (20, 20)
+
+
+def test_a_colour_tokenizer_takes_and_gives_colour(tmp_path):
+    network = ImageAutoencoder(
+        height=16, width=24, channels=3, patch=8, hidden=16, dense=16, framing=files.Framing(box=0)
+    )
+    network.validate()
+    quantizer = VectorQuantizer(codes=8, width=network.latent)
+    params = nnx.to_pure_dict(nnx.state(network.build(nnx.Rngs(0))))
+    arrays = autoencoder.flatten(params, quantizer.init(jax.random.key(0)), "float16")
+    config = {
+        "network": dataclasses.asdict(network),
+        "quantizer": autoencoder.quantizer_config(quantizer),
+    }
+    artefact.write(tmp_path / "a.safetensors", "image", config, arrays, {})
+    made = tokenizers.load(str(tmp_path / "a.safetensors"), "picture")
+    rows = np.random.default_rng(0).integers(0, 255, (5, 16, 24, 3), np.uint8)
+    ids, _ = made.encode(rows)
+    decoded = made.decode(ids)
+    assert ids.shape == (5, 6) and decoded.shape == rows.shape and decoded.dtype == np.uint8
+    written = made.write_file(rows[0], tmp_path / "row")
+    assert mse(made.read_file(written), rows[0]) < 0.01
+    with pytest.raises(ValueError, match="uint8"):
+        made.encode(rows[..., 0])
+    with pytest.raises(UserError, match="box=0"):
+        ImageAutoencoder(channels=3).validate()
 
 
 @pytest.mark.parametrize("name", BROKEN)

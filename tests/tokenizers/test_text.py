@@ -193,6 +193,16 @@ def test_a_training_text_that_does_not_fit_is_named(tmp_path):
         TrainVocabulary(column="words", max_len=6).build(Data()).export({}, {}, tmp_path)
 
 
+def test_texts_that_are_too_long_lose_their_end_where_that_is_asked_for(tmp_path):
+    task = TrainVocabulary(column="words", max_len=4, cut=True).build(Data())
+    made = tokenizers.load(str(task.export({}, {}, tmp_path)), "words")
+    ids, length = made.encode(["a small red dog, sitting", "red"])
+    assert ids.shape == (2, 4) and length.tolist() == [4, 2]
+    assert made.decode(ids) == ["a small red", "red"]
+    with pytest.raises(UserError, match="the model takes 4"):  # a user is told
+        made.read_file("a small red dog, sitting")
+
+
 @pytest.mark.parametrize(
     ("changed", "said"), [({"size": 100}, "size=100"), ({"max_len": 1}, "max_len=1")]
 )
