@@ -24,9 +24,9 @@ from mm.data.opened import OpenData, open_data
 from mm.errors import UserError
 from mm.optim import make_optimizer
 from mm.report import write_report
-from mm.sharding import abstract, abstract_batch, make_mesh, put_batch
+from mm.sharding import abstract_batch, make_mesh, put_batch
 from mm.signals import Signals
-from mm.step import compiled_ahead, make_step, term_cosines
+from mm.step import Step, compiled_ahead, make_step, term_cosines
 from mm.tasks import Evaluator, Run, Task
 
 
@@ -111,9 +111,12 @@ class Trainer:
     def train(self) -> bool:
         """Trains to the last step and evaluates; False if a signal stopped it before (saved)."""
         with Signals() as signals:
+            steps = self.exp.steps
+            left = (self.checkpoints.latest() or 0) < steps
+            step_fn = self.compile_step() if left else None
             with progress.work("making the state"):
                 state = self.restore()
-            start, steps = int(state["step"]), self.exp.steps
+            start = int(state["step"])
             device = jax.devices()[0].platform
             print(
                 f"{self.exp.name}: {states.count(state['params']):,} parameters, {len(jax.devices())} {device} device(s), mesh {dict(self.mesh.shape)}"
@@ -125,9 +128,9 @@ class Trainer:
                 return True
             if start:
                 print(f"continues after step {start}", flush=True)
-            if start < steps:
+            if step_fn:
                 with contextlib.closing(self.writers(start)) as writers:
-                    state = self.loop(state, start, signals, writers)
+                    state = self.loop(step_fn, state, start, signals, writers)
         if int(state["step"]) < steps:
             print(
                 f"{signals.asked}: saved step {int(state['step'])} in {self.folder}; the same command continues"
@@ -148,18 +151,26 @@ class Trainer:
             made.append(WandB(self.wandb, self.folder, self.exp))
         return metrics.Writers(*made, metrics.Bar(self.exp.steps, start))
 
+    def compile_step(self) -> Step:
+        """The step, being compiled from shapes alone: the first batch may have to wait until all is tokenized."""
+        exp = self.exp
+        step = jax.jit(make_step(self.task, self.tx, exp.optim, exp.seed), donate_argnums=0)
+        shapes = self.data.abstract_batch(exp.data.batch_size)
+        if shapes is None:
+            return step
+        state = states.abstract(self.task, self.tx, exp.seed, exp.optim.ema > 0, self.mesh)
+        return compiled_ahead(step, state, abstract_batch(shapes, self.mesh))
+
     def loop(
-        self, state: states.State, start: int, signals: Signals, writers: metrics.Writers
+        self,
+        step_fn: Step,
+        state: states.State,
+        start: int,
+        signals: Signals,
+        writers: metrics.Writers,
     ) -> states.State:
         """Steps `start` .. `steps`, or until a signal; the state it returns is saved."""
         exp = self.exp
-        step_fn = jax.jit(make_step(self.task, self.tx, exp.optim, exp.seed), donate_argnums=0)
-        if shapes := self.data.abstract_batch(exp.data.batch_size):
-            # The first batch may have to wait for a data set to be tokenized.
-            layout = jax.tree.map(lambda x: x.sharding, state)
-            step_fn = compiled_ahead(
-                step_fn, abstract(state, layout), abstract_batch(shapes, self.mesh)
-            )
         cosine_fn = jax.jit(term_cosines(self.task, exp.seed))
         batches = self.data.batches(
             "train", seed=exp.seed, start=start, steps=exp.steps, batch_size=exp.data.batch_size
