@@ -84,8 +84,8 @@ def joint(exp: config.Experiment, pairs: int) -> dict[str, Any]:
         both = dataclasses.replace(task, model=model)
         masked = dataclasses.replace(both, contrast=Contrast(weight=0.0))
         name = f"{model.encoder_layers}+{model.decoder_layers} layers, K={model.embed_layers}"
-        sides = (stepper(side, exp.optim, space, rows) for side in (both, masked))
-        found[name] = compare(*sides, pairs)
+        steps = [stepper(side, exp.optim, space, rows) for side in (both, masked)]
+        found[name] = compare(steps[0], steps[1], pairs)
     return found
 
 

@@ -95,7 +95,10 @@ class OpenData:
         """Shapes and dtypes of the batches, known before anything is tokenized; None of raw rows."""
         if self.space is None:
             return None
-        array = lambda *shape, dtype=np.int32: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+
+        def array(*shape: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+
         sizes = {m.name: m.size for m in self.space.modalities}
         return Batch(
             ids={name: array(size) for name, size in sizes.items()},
