@@ -99,7 +99,7 @@ def test_help_of_a_config_lists_every_field_so_that_it_can_be_overridden(capsys)
         parsed("--config", "configs/quickstart.py", "--help")
     said = capsys.readouterr().out
     assert stop.value.code == 0
-    assert "--config.optim.lr=0.0015" in said and "optimizer steps" in said
+    assert "--config.optim.lr=0.003" in said and "optimizer steps" in said
     assert "--config.evals[0].batches=8" in said and "from the start of the split's order" in said
     assert "(the same as config.evals[1].kinds[0])" in said
     simple = [line.split()[0] for line in said.splitlines() if re.search(r"=-?[\d.]+  ", line)]
