@@ -74,16 +74,20 @@ def compare(a: Callable[[], float], b: Callable[[], float], pairs: int) -> dict[
 
 
 def joint(exp: config.Experiment, pairs: int) -> dict[str, Any]:
-    """The joint step over the masked-only step of the same model: the experiment's own, and a deep one."""
+    """The joint step over the masked-only step of the same model: the experiment's own, and a deep one whose
+    contrast has its default settings."""
     task, rows = exp.task, exp.data.batch_size
     toks = {n: tokenizers.load(reference, n) for n, reference in exp.data.tokenizers.items()}
     space = TokenSpace(tuple(t.modality for t in toks.values()))
     deep = {"encoder_layers": 12, "decoder_layers": 12, "embed_layers": 2, "scan": True}
     found = {}
-    for model in (task.model, dataclasses.replace(task.model, **deep)):
-        both = dataclasses.replace(task, model=model)
+    larger = dataclasses.replace(
+        task, model=dataclasses.replace(task.model, **deep), contrast=Contrast()
+    )
+    for both in (task, larger):
         masked = dataclasses.replace(both, contrast=Contrast(weight=0.0))
-        name = f"{model.encoder_layers}+{model.decoder_layers} layers, K={model.embed_layers}"
+        model = both.model
+        name = f"{model.encoder_layers}+{model.decoder_layers} layers, K={model.embed_layers}, share {both.contrast.share}"
         steps = [stepper(side, exp.optim, space, rows) for side in (both, masked)]
         found[name] = compare(steps[0], steps[1], pairs)
     return found

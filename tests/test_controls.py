@@ -30,7 +30,7 @@ def figures(folder: Path, cache: Path, weight: float = 0.3, masked: float = 1.0)
             AnyToAny(kinds=(), extra=((image, word),), count=200, train_rows=400),
             Retrieval(kinds=(image, word), queries=200, gallery=400),
         ),
-        steps=300, eval_every=0, save_every=0,
+        steps=1000, eval_every=0, save_every=0,
     )  # fmt: skip
     workdir.claim(folder, exp)
     Trainer(exp, folder, cache).train()
@@ -48,16 +48,16 @@ def joint(tmp_path_factory, cache):
 
 
 def test_the_joint_step_does_both(joint):
-    assert joint["generates"] > 0.5 and joint["retrieves"] > 0.5, joint
+    assert joint["generates"] > 0.35 and joint["retrieves"] > 0.8, joint
 
 
 def test_without_contrast_nothing_is_retrieved(tmp_path, cache, joint):
     alone = figures(tmp_path / "run", cache, weight=0.0)
     assert alone["retrieves"] < 0.3 < joint["retrieves"], alone  # chance: 0.1
-    assert alone["generates"] > 0.4, alone
+    assert alone["generates"] > 0.2, alone
 
 
 def test_without_masking_nothing_is_generated(tmp_path, cache, joint):
     alone = figures(tmp_path / "run", cache, masked=0.0)
-    assert alone["generates"] < 0.25 < joint["generates"], alone  # chance: 0.1
-    assert alone["retrieves"] > 0.4, alone
+    assert alone["generates"] < 0.15 < joint["generates"], alone  # chance: 0.1
+    assert alone["retrieves"] > 0.8, alone
