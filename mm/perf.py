@@ -80,6 +80,7 @@ def joint(exp: config.Experiment, pairs: int) -> dict[str, Any]:
     toks = {n: tokenizers.load(reference, n) for n, reference in exp.data.tokenizers.items()}
     space = TokenSpace(tuple(t.modality for t in toks.values()))
     deep = {"encoder_layers": 12, "decoder_layers": 12, "embed_layers": 2, "scan": True}
+    deep |= {"width": 192, "heads": 6}
     found = {}
     larger = dataclasses.replace(
         task, model=dataclasses.replace(task.model, **deep), contrast=Contrast()
@@ -87,7 +88,8 @@ def joint(exp: config.Experiment, pairs: int) -> dict[str, Any]:
     for both in (task, larger):
         masked = dataclasses.replace(both, contrast=Contrast(weight=0.0))
         model = both.model
-        name = f"{model.encoder_layers}+{model.decoder_layers} layers, K={model.embed_layers}, share {both.contrast.share}"
+        layers = f"{model.encoder_layers}+{model.decoder_layers} layers"
+        name = f"{layers}, {model.width} wide, K={model.embed_layers}, share {both.contrast.share}"
         steps = [stepper(side, exp.optim, space, rows) for side in (both, masked)]
         found[name] = compare(steps[0], steps[1], pairs)
     return found
