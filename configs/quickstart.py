@@ -51,6 +51,7 @@ def get_config(arg: str = "") -> Experiment:
     """The experiment; `smoke` as `arg` makes it small."""
     smoke = arg == "smoke"
     count, rows = (60, 400) if smoke else (1000, 10_000)
+    kinds = (IMAGE, SPEECH, WORD)
     captions = ((IMAGE, CAPTION), (CAPTION, IMAGE), (SPEECH, CAPTION), (CAPTION, SPEECH))
     return Experiment(
         name="quickstart-smoke" if smoke else "quickstart",
@@ -69,8 +70,8 @@ def get_config(arg: str = "") -> Experiment:
             contrast=Contrast(weight=0.3, share=0.75),
             shares={"text": 3.0},
             samplers={
-                "image": Sampler(steps=4 if smoke else 8, temperature=0.5, guidance=1.5),
-                "speech": Sampler(steps=4 if smoke else 12, temperature=0.6, guidance=2.0),
+                "image": Sampler(steps=8, temperature=0.5, guidance=1.0 if smoke else 1.5),
+                "speech": Sampler(steps=12, temperature=0.6, guidance=1.0 if smoke else 2.0),
                 "text": Sampler(temperature=0.0),
             },
         ),
@@ -82,10 +83,17 @@ def get_config(arg: str = "") -> Experiment:
         optim=Optim(kind="muon", lr=3e-3, warmup=10 if smoke else 100),
         evals=(
             ValidationLoss(batches=1 if smoke else 8),
-            AnyToAny(kinds=(IMAGE, SPEECH, WORD), extra=captions, count=count, train_rows=rows),
-            Retrieval(kinds=(IMAGE, SPEECH, WORD, CAPTION), queries=count, gallery=2 * count),
+            AnyToAny(
+                kinds=kinds,
+                extra=captions[:2] if smoke else captions,
+                count=count,
+                train_rows=rows,
+            ),
+            Retrieval(
+                kinds=kinds if smoke else (*kinds, CAPTION), queries=count, gallery=2 * count
+            ),
             Judges(kinds=(IMAGE, SPEECH), count=10 * count),
-            Tokenizers(kinds=(IMAGE, SPEECH, WORD), count=count),
+            Tokenizers(kinds=kinds, count=count),
         ),
         steps=40 if smoke else 2500,
         log_every=10 if smoke else 50,

@@ -96,6 +96,15 @@ def test_generate_any_to_any(space, trained):
                 assert (length == 4).mean() > 0.8, "the eos is learned"
 
 
+def test_guided_generation_is_right_too(space, trained):
+    task, params, _ = trained
+    test = paired(space, 40, 10_000)
+    how = Sampler(steps=4, temperature=1.0, guidance=2.0)
+    inputs = {"picture": (test.ids["picture"], test.length["picture"])}
+    ids, _ = task.generate(params, inputs, "sound", key=jax.random.key(0), sampler=how)
+    assert (ids[:, 0] == test.ids["sound"][:, 0]).mean() > 0.8
+
+
 def test_prompts_are_kept(space, trained):
     task, params, _ = trained
     test = paired(space, 8, 1)
