@@ -171,8 +171,9 @@ def test_a_recording_of_0_s_or_3_hours_through_the_real_entry(folder, tmp_path, 
     config = tmp_path / "c.py"
     text = (ROOT / "configs" / "my_data.py").read_text()
     config.write_text(text.replace('"my_data"', repr(str(folder))))
+    # A shell between: a process begins with its parent's peak of memory, and this one may be large.
     command = [
-        sys.executable, "-c",
+        "sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c",
         "import resource, sys; from mm.main import main; code = main(sys.argv);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024); sys.exit(code)",
         "--config", f"{config}:audio", "--workdir", str(tmp_path / "run"),
