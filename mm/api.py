@@ -14,7 +14,6 @@ from mm import checkpoint, progress, tokenizers
 from mm.errors import UserError, nearest
 from mm.flags import Command
 from mm.generate.sampling import Sampler
-from mm.space import TokenSpace
 from mm.tasks.joint import Joint, JointTask, Tokens
 
 
@@ -41,10 +40,10 @@ class Model:
             raise UserError(
                 f"{folder}: the run of {exp.name!r} trained no joint model; name the --workdir of one that did"
             )
-        toks = {n: tokenizers.load(reference, n) for n, reference in exp.data.tokenizers.items()}
-        task = exp.task.build_for(TokenSpace(tuple(t.modality for t in toks.values())))
+        toks = tokenizers.load_all(exp.data.tokenizers)
+        task = exp.task.build_for(tokenizers.space_of(toks))
         checkpoints.check_tokenizers(latest, {n: t.fingerprint for n, t in toks.items()})
-        part = "ema" if exp.optim.ema else "params"
+        part = exp.optim.evaluated
         params, _ = jax.eval_shape(task.init, jax.random.key(0))
         return cls(task, checkpoints.restore_part(latest, {part: params})[part], toks)
 

@@ -64,6 +64,11 @@ class Optim:
     newton_schulz: int = 5
     ema: float = 0.0
 
+    @property
+    def evaluated(self) -> str:
+        """The part of the train state that is evaluated and used."""
+        return "ema" if self.ema else "params"
+
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Experiment:

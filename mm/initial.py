@@ -21,10 +21,8 @@ def check(exp: config.Experiment) -> None:
     Raises:
       UserError: no run is there, it has no checkpoint, or was trained in other tokens.
     """
-    here = {
-        name: tokenizers.load(ref, name).fingerprint for name, ref in exp.data.tokenizers.items()
-    }
-    _open(exp.init, here)
+    here = tokenizers.load_all(exp.data.tokenizers)
+    _open(exp.init, {name: t.fingerprint for name, t in here.items()})
 
 
 def given(state: dict[str, Any], exp: config.Experiment, here: Mapping[str, str]) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def given(state: dict[str, Any], exp: config.Experiment, here: Mapping[str, str]
       UserError: as `check`, or the first array that does not fit.
     """
     other, checkpoints, step = _open(exp.init, here)
-    part = "ema" if other.optim.ema else "params"
+    part = other.optim.evaluated
     found = checkpoints.shapes(step)
     wanted = {part: state["params"], "buffers": state["buffers"]}
     wanted = {k: jax.eval_shape(lambda x: x, v) for k, v in wanted.items() if v or found[k]}

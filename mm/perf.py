@@ -77,8 +77,8 @@ def joint(exp: config.Experiment, pairs: int) -> dict[str, Any]:
     """The joint step over the masked-only step of the same model: the experiment's own, and a deep one whose
     contrast has its default settings."""
     task, rows = exp.task, exp.data.batch_size
-    toks = {n: tokenizers.load(reference, n) for n, reference in exp.data.tokenizers.items()}
-    space = TokenSpace(tuple(t.modality for t in toks.values()))
+    toks = tokenizers.load_all(exp.data.tokenizers)
+    space = tokenizers.space_of(toks)
     deep = {"encoder_layers": 12, "decoder_layers": 12, "embed_layers": 2, "scan": True}
     deep |= {"width": 192, "heads": 6}
     found = {}

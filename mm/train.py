@@ -74,14 +74,11 @@ class Trainer:
                 "bring that back, or use another --workdir"
             )
         self.spent = meta["spent"]
-        shapes = states.abstract(
-            self.task, self.tx, self.exp.seed, self.exp.optim.ema > 0, self.mesh
-        )
         if meta["machine"] != machine():
             print(
                 "another machine type, device count or jax than the checkpoint's: continues, not bit-equal"
             )
-        return self.checkpoints.restore(latest, shapes)
+        return self.checkpoints.restore(latest, self.abstract_state())
 
     def save(self, state: states.State, step: int, seconds: float) -> None:
         spent = {"seconds": self.spent["seconds"] + seconds, "starts": self.spent["starts"] + 1}
@@ -94,9 +91,19 @@ class Trainer:
         }
         self.checkpoints.save(step, state, meta)
 
+    def abstract_state(self) -> states.State:
+        """Shapes, dtypes and shardings of the state."""
+        return states.abstract(self.task, self.tx, self.exp.seed, self.exp.optim.ema > 0, self.mesh)
+
     def run_of(self, state: states.State) -> Run:
-        params = state["ema"] if self.exp.optim.ema else state["params"]
-        return Run(self.task, params, state["buffers"], self.data, self.folder, self.exp.seed)
+        return Run(
+            self.task,
+            state[self.exp.optim.evaluated],
+            state["buffers"],
+            self.data,
+            self.folder,
+            self.exp.seed,
+        )
 
     def evaluate_again(self) -> None:
         """Evaluates the newest checkpoint and writes results and report anew.
@@ -158,8 +165,7 @@ class Trainer:
         shapes = self.data.abstract_batch(exp.data.batch_size)
         if shapes is None:
             return step
-        state = states.abstract(self.task, self.tx, exp.seed, exp.optim.ema > 0, self.mesh)
-        return compiled_ahead(step, state, abstract_batch(shapes, self.mesh))
+        return compiled_ahead(step, self.abstract_state(), abstract_batch(shapes, self.mesh))
 
     def loop(
         self,

@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from mm import config, progress, tokenizers
+from mm import artefact, config, progress, tokenizers
 from mm.data import Column, Source
 from mm.data.batches import Batches, TokenTable, make_raw, make_tokens, serve
 from mm.data.columns import digest
 from mm.data.records import CorruptLog
 from mm.errors import UserError, nearest
-from mm.space import Batch, TokenSpace
-from mm.tokenizers import Tokenizer, artefact
+from mm.space import Batch
+from mm.tokenizers import Tokenizer
 
 CHUNK = 2048  # rows that are tokenized at a time
 
@@ -36,8 +36,7 @@ def open_data(settings: config.Data, cache: Path) -> "OpenData":
             raise UserError(
                 f"config.data.tokenizers: no modality {name!r} in the data{nearest(name, known)}"
             )
-    loaded = {name: tokenizers.load(ref, name) for name, ref in settings.tokenizers.items()}
-    return OpenData(settings, loaded, Path(cache))
+    return OpenData(settings, tokenizers.load_all(settings.tokenizers), Path(cache))
 
 
 class OpenData:
@@ -51,7 +50,7 @@ class OpenData:
     def __init__(self, settings: config.Data, loaded: Mapping[str, Tokenizer], cache: Path):
         self.settings, self.tokenizers, self.cache = settings, dict(loaded), cache
         self.source: Source = settings.source
-        self.space = _space(self.tokenizers)
+        self.space = tokenizers.space_of(self.tokenizers) if self.tokenizers else None
         self._tables: dict[str, dict[str, TokenTable]] = {}
         self._corrupt = CorruptLog(settings.corrupt_limit)
         with progress.work("opening the data"):
@@ -164,10 +163,3 @@ def _encode(tokenizer: Tokenizer, raw: Any) -> tuple[np.ndarray, np.ndarray]:
     distinct, place = np.unique(raw, return_inverse=True)
     ids, length = tokenizer.encode(distinct.tolist())
     return ids[place], length[place]
-
-
-def _space(loaded: Mapping[str, Tokenizer]) -> TokenSpace | None:
-    try:
-        return TokenSpace(tuple(t.modality for t in loaded.values())) if loaded else None
-    except ValueError as e:
-        raise UserError(f"config.data.tokenizers: {e}; retrain one of them") from e

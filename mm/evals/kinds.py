@@ -12,10 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from mm import artefact
 from mm.errors import UserError, nearest
 from mm.evals.features import Flat
 from mm.generate.sampling import Sampler
-from mm.tokenizers import artefact
 
 Reader = str | Callable[[Any], int | None]
 Judge = Callable[[Any], np.ndarray]

@@ -15,11 +15,11 @@ import numpy as np
 import optax
 from flax import nnx, traverse_util
 
+from mm import artefact
 from mm.errors import UserError, nearest
 from mm.models.classifier import ConvNet
 from mm.tasks import Terms, fronts
 from mm.tasks.fronts import Pixels
-from mm.tokenizers import artefact
 
 CHUNK = 250  # rows a judge looks at in one compiled call
 

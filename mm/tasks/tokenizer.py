@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mm import artefact
 from mm.errors import UserError
 from mm.tasks import Terms
-from mm.tokenizers import artefact, autoencoder
+from mm.tokenizers import autoencoder
 from mm.tokenizers.quantizers import VectorQuantizer, code_terms
 
 WATCHED = 5000  # validation rows whose reconstruction is measured for the card

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 import tokenizers as hf
 
+from mm import artefact
 from mm.errors import UserError
 from mm.tasks import Terms
-from mm.tokenizers import artefact, text
+from mm.tokenizers import text
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)

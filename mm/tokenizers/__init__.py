@@ -1,13 +1,14 @@
 """Tokenizers: each writes one kind of data in discrete ids and reads them back. Loaded from artefacts by path."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from mm import artefact
 from mm.errors import UserError, nearest
-from mm.space import Modality
-from mm.tokenizers import artefact
+from mm.space import Modality, TokenSpace
 
 
 class Tokenizer(Protocol):
@@ -72,3 +73,16 @@ def load(reference: str, name: str) -> Tokenizer:
             "restore the file, or retrain with the new one and change the config"
         )
     return kinds[meta["kind"]](name=name, meta=meta, arrays=arrays)
+
+
+def load_all(references: Mapping[str, str]) -> dict[str, Tokenizer]:
+    """The tokenizers of `config.Data.tokenizers`, by modality. Raises UserError: see `load`."""
+    return {name: load(reference, name) for name, reference in references.items()}
+
+
+def space_of(loaded: Mapping[str, Tokenizer]) -> TokenSpace:
+    """The token space that tokenizers span, in their order. Raises UserError if two do not fit together."""
+    try:
+        return TokenSpace(tuple(t.modality for t in loaded.values()))
+    except ValueError as e:
+        raise UserError(f"config.data.tokenizers: {e}; retrain one of them") from e

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mm import artefact
 from mm.errors import UserError
 from mm.evals.any_to_any import AnyToAny
 from mm.evals.kinds import Kind
 from mm.evals.statistics import accuracy
-from mm.tokenizers import artefact
 from tests.evals.conftest import WORDS, measure, read_class
 
 

@@ -12,14 +12,13 @@ import pytest
 from flax import nnx
 
 from data_pipelines import digit_assets, digit_speech
-from mm import config
+from mm import artefact, config
 from mm.errors import UserError
 from mm.evals.judge_accuracy import JudgeAccuracy
 from mm.models.classifier import ConvNet
 from mm.tasks import Run, judge
 from mm.tasks.fronts import LogMel, Pixels
 from mm.tasks.judge import CHUNK, Classify, labelled
-from mm.tokenizers import artefact
 
 SIDE = 8
 RECIPES = Path(__file__).parents[2] / "configs" / "judges"

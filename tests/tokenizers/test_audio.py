@@ -11,10 +11,10 @@ import pytest
 import soundfile
 from flax import nnx
 
-from mm import tokenizers
+from mm import artefact, tokenizers
 from mm.errors import UserError
 from mm.tasks.tokenizer import Autoencode
-from mm.tokenizers import artefact, autoencoder
+from mm.tokenizers import autoencoder
 from mm.tokenizers.audio import AudioAutoencoder, framed
 from mm.tokenizers.quantizers import VectorQuantizer
 

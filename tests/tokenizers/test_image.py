@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from mm import tokenizers
+from mm import artefact, tokenizers
 from mm.errors import UserError
-from mm.tokenizers import artefact, autoencoder, files
+from mm.tokenizers import autoencoder, files
 from mm.tokenizers.image import ImageAutoencoder, windows
 from mm.tokenizers.quantizers import VectorQuantizer
 
