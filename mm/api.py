@@ -15,6 +15,7 @@ from mm.errors import UserError, nearest
 from mm.flags import Command
 from mm.generate.sampling import Sampler
 from mm.tasks.joint import Joint, JointTask, Tokens
+from mm.weights import exported
 
 
 class Model:
@@ -22,19 +23,34 @@ class Model:
 
     Attributes:
       tokenizers: by modality. task: its token-level calls. params: plain dict of arrays.
+      card: facts for people (seed, figures, licence) of a model in a file.
     """
 
-    def __init__(self, task: JointTask, params: Any, toks: Mapping[str, tokenizers.Tokenizer]):
+    def __init__(
+        self,
+        task: JointTask,
+        params: Any,
+        toks: Mapping[str, tokenizers.Tokenizer],
+        card: Mapping[str, Any] | None = None,
+    ):
         self.task, self.params, self.tokenizers = task, params, dict(toks)
+        self.card = dict(card or {})
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Model":
-        """The newest checkpoint of the run in `folder`.
+    def load(cls, path: str | Path | None = None) -> "Model":
+        """A trained model: the one that ships with mm (None), one in a file, or a run's newest checkpoint.
 
         Raises:
-          UserError: no run, no checkpoint, or a run that trained no joint model.
+          UserError: no run, no checkpoint, or a run that trained no joint model; or see `exported.read`.
         """
-        folder = Path(folder)
+        path = exported.SHIPPED if path is None else Path(path)
+        if path.suffix == ".safetensors":
+            with progress.work(f"reading {path.name}"):
+                return cls(*exported.read(path))
+        return cls._of_run(path)
+
+    @classmethod
+    def _of_run(cls, folder: Path) -> "Model":
         exp, checkpoints, latest = checkpoint.of_run(folder)
         if not isinstance(exp.task, Joint):
             raise UserError(

@@ -1,12 +1,21 @@
 """The one kind of error that is the user's to mend: a line saying what was found, where, and what to do."""
 
+import argparse
 import difflib
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 
 class UserError(Exception):
     """Bad input. `mm.main` prints its one line and leaves with exit code 2, without a traceback."""
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a command line that cannot be meant."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -12,17 +12,22 @@ from mm import config, recipes, usage, weights_and_biases
 from mm.errors import UserError, nearest
 
 MODES = ("train", "evaluate", "generate", "embed", "check-data")
+SHIPPED = ("generate", "embed")  # these use the model that ships with mm where none is named
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What the user asked for. `experiment` and `origin` are None where only a workdir was named, and for a sweep."""
+    """What the user asked for. `experiment` and `origin` are None where only a workdir was named, and for a sweep.
+
+    `model` is what generate and embed use: a run's folder, an exported file, None for the model that ships with mm.
+    """
 
     mode: str
     experiment: config.Experiment | None
     origin: config.Origin | None
     sweep: recipes.Runs
     workdir: Path
+    model: Path | None
     inputs: dict[str, str]
     outputs: dict[str, str | None]
     out: Path
@@ -68,7 +73,7 @@ def _command(
         raise UserError(
             f"--mode={mode}: {path} is a sweep; name one of its runs, --workdir DIR/NAME"
         )
-    if path is None and (mode == "train" or not values.workdir):
+    if path is None and (mode == "train" or not (values.workdir or mode in SHIPPED)):
         needed = "--config FILE" if mode == "train" else "--workdir RUN (or --config FILE)"
         raise UserError(f"--mode={mode}: needs {needed}")
     if values.wandb:
@@ -76,12 +81,14 @@ def _command(
     name = experiment.name if experiment else Path((path or "").partition(":")[0]).stem
     # Commas separate modalities; a comma with a blank behind it belongs to a text.
     wanted = [part for item in values.output for part in re.split(r",(?! )", item)]
+    workdir = Path(values.workdir or f"runs/{name}").expanduser()
     return Command(
         mode=mode,
         experiment=experiment,
         origin=origin,
         sweep=sweep,
-        workdir=Path(values.workdir or f"runs/{name}").expanduser(),
+        workdir=workdir,
+        model=workdir if values.workdir or path else None,
         inputs=dict(_pair(item) for item in values.input),
         outputs={k: v or None for k, _, v in (item.partition("=") for item in wanted)},
         out=Path(values.out).expanduser(),

@@ -59,7 +59,7 @@ def run(command) -> int:
         with progress.work("starting"):
             from mm import api
 
-        model = api.Model.load(command.workdir)
+        model = api.Model.load(command.model)
         files = api.embed_files if command.mode == "embed" else api.generate_files
         for line in files(model, command):
             print(line)

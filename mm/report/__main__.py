@@ -1,12 +1,10 @@
 """python -m mm.report: a run's page anew, two runs on one page, or a run against its reference."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from mm.errors import UserError
+from mm.errors import Parser, UserError
 from mm.report import reference
 from mm.report.compare import existing_run, write_comparison
 from mm.report.page import write_report
@@ -15,13 +13,6 @@ USAGE = """python -m mm.report RUN                       RUN/report/index.html a
        python -m mm.report A B [--out FILE]          two runs on one page (default: A/report/compare.html)
        python -m mm.report RUN --against reference   exit code 1 where a curve leaves its reference's band
        python -m mm.report RUN --as-reference        keep its curves as docs/results/NAME.json"""
-
-
-class Parser(argparse.ArgumentParser):
-    """One line for a command line that cannot be meant."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m mm.report --help")
 
 
 def main(argv: list[str]) -> int:
