@@ -23,11 +23,13 @@ WHERE       --workdir DIR (runs/NAME unless given) holds everything: config.json
             tensorboard/, results.json, report/index.html; cache/ in it may be deleted. Another experiment needs
             another folder. --wandb=PROJECT sends the figures to Weights & Biases as well.
 EVALUATE    python -m mm.main --mode=evaluate --workdir RUN
-GENERATE    python -m mm.main --mode=generate --workdir RUN --input text="a thin seven" --output image,speech
+GENERATE    python -m mm.main --mode=generate --input text="a thin seven" --output image,speech
+            by the model that ships with mm; --workdir RUN uses a run's, --workdir FILE.safetensors an exported one;
             --input MODALITY=FILE may be given several times; --output text="a ..." or text="[MASK]" asks for a form;
             --out DIR (generated unless given), --seed N
-EMBED       python -m mm.main --mode=embed --workdir RUN --input image=seven.png [--out DIR]
-IN PYTHON   model = mm.load("RUN"); model.generate("image", text=["seven"])
+EMBED       python -m mm.main --mode=embed --input image=seven.png [--workdir RUN] [--out DIR]
+IN PYTHON   model = mm.load(); model.generate("image", text=["seven"])          mm.load("RUN") for a run's
+EXPORT      python -m mm.weights export RUN --out FILE.safetensors [--card CARD.md]
 DEVICES     GPU: uv run --extra cuda python -m mm.main ...   TPU: --extra tpu   JAX then finds them by itself.
             CPU all the same: JAX_PLATFORMS=cpu   Several devices: --config.mesh.fsdp, --config.mesh.tensor
             Fewer CPU threads: taskset -c 0,1 python -m mm.main ...   Reading: --config.data.threads

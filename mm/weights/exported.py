@@ -47,7 +47,8 @@ def write(run: Path, out: Path, card: str = "") -> str:
     params, _ = jax.eval_shape(task.init, jax.random.key(0))
     params = checkpoints.restore_part(step, {part: params})[part]
     arrays = {k: np.asarray(v) for k, v in traverse_util.flatten_dict(params, sep=".").items()}
-    half = {name: a.astype(np.float16) for name, a in arrays.items()}
+    with np.errstate(over="ignore"):  # looked for below
+        half = {name: a.astype(np.float16) for name, a in arrays.items()}
     for name, a in half.items():
         if not np.isfinite(a).all():
             raise UserError(f"{run}: {name} does not fit float16; train it again, or mend it")
