@@ -31,11 +31,13 @@ def in_small(command: str, folder: Path) -> str:
     return re.sub(r"(?<![\w/])(runs|generated)/", rf"{folder}/\1/", command)
 
 
-def test_the_two_commands_stand_first_and_ci_runs_the_second():
-    first, second = commands()[:2]
-    assert first == "uv run python -m mm.main --config configs/quickstart.py"
-    assert "pip install uv && " + first in README and second == "uv run pytest"
-    assert "uv run pytest" in Path(".ci/run").read_text()
+def test_the_first_commands_stand_first_and_ci_runs_the_last():
+    first = commands()[0]
+    assert "--mode=generate" in first and "--workdir" not in first
+    assert "pip install uv && " + first in README
+    ours, tests = blocks("sh")[2].splitlines()
+    assert ours == "uv run python -m mm.main --config configs/quickstart.py"
+    assert tests == "uv run pytest" and tests in Path(".ci/run").read_text()
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Figures over seeds: the median of several runs' results, beside its interval and what the seeds span.
 
-python -m mm.report.medians docs/results/digits-*.json          a Markdown table
+python -m mm.report.medians docs/results/digits/seed*.json         a Markdown table
 """
 
 import statistics
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     """Prints the table of the results.json that are named."""
     if not argv:
         raise UserError(
-            "name the results.json of runs; see python -m mm.report.medians in docs/digits.md"
+            "name the results.json of some runs, as in python -m mm.report.medians docs/results/digits/*.json"
         )
     print(markdown([workdir.read_json(Path(name)) for name in argv]))
     return 0
