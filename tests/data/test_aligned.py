@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mm import config
 from mm.data.aligned import SPLITS, Aligned, AlignedSource
 from mm.data.columns import ArrayColumn, TextColumn
-from mm.data.npz import read_npz
+from mm.data.npz import NpzSource, read_npz
+from mm.data.opened import open_data
 from mm.errors import UserError
 
 N = 30
@@ -107,3 +109,23 @@ def test_a_npz_is_the_one_that_is_meant(tmp_path):
             read_npz(tmp_path / name, mark(tmp_path / name))
     with pytest.raises(UserError, match=re.escape(f"its sha256 is {mark(path)}, its data")):
         read_npz(path, "ab" * 32)
+
+
+@dataclasses.dataclass(kw_only=True)
+class OfFile(NpzSource):
+    modalities: tuple[str, ...] = ("image",)
+
+    def examples(self, found):
+        return {"image": found["image"]}, np.arange(N), SPLIT
+
+
+def test_a_source_of_a_npz_opens_through_the_real_door(tmp_path):
+    np.savez(tmp_path / "a.npz", image=ROWS["image"])
+    mark = hashlib.sha256((tmp_path / "a.npz").read_bytes()).hexdigest()
+    source = OfFile(path=str(tmp_path / "a.npz"), sha256=mark)
+    assert config.from_json(config.to_json(source)) == source
+    data = open_data(config.Data(source=source), tmp_path)
+    (batch,) = data.batches("train", seed=0, start=0, steps=1, batch_size=4)
+    assert batch["image"].shape == (4, 2, 2)
+    with pytest.raises(UserError, match="its data pipeline names ''"):
+        open_data(config.Data(source=dataclasses.replace(source, sha256="")), tmp_path)
