@@ -29,7 +29,12 @@ TOKENIZERS = {
 }
 
 # What evaluation compares. A text is a word, or a caption whose facts are checked against the picture.
-IMAGE = Kind(name="image", judge="configs/judges/image.safetensors#b9535f2f", facts=measure_facts)
+IMAGE = Kind(
+    name="image",
+    rows="clean",
+    judge="configs/judges/image.safetensors#b9535f2f",
+    facts=measure_facts,
+)
 SPEECH = Kind(
     name="speech",
     rows="clean",

@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -163,13 +164,14 @@ def read_facts(text: str) -> dict[str, str]:
 class Texts:
     """Column of texts, two rows per image: 2 i is its digit's word, 2 i + 1 its caption."""
 
-    def __init__(self, images: np.ndarray, digit: np.ndarray):
+    def __init__(self, images: Any, digit: np.ndarray):
         """
         Args:
-          images: uint8[n, 28, 28]. digit: int[n].
+          images: uint8[n, 28, 28], or a column of such rows. digit: int[n].
         """
         self.images, self.digit = images, digit
-        self.fingerprint = digest(images, digit, json.dumps([CAPTIONS_VERSION, FACTS, LIMITS]))
+        shown = getattr(images, "fingerprint", images)
+        self.fingerprint = digest(shown, digit, json.dumps([CAPTIONS_VERSION, FACTS, LIMITS]))
 
     def __len__(self) -> int:
         return 2 * len(self.images)

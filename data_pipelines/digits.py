@@ -34,7 +34,9 @@ from data_pipelines.digit_assets import (
     write_assets,
 )
 from data_pipelines.digit_captions import Texts
+from data_pipelines.digit_images import Pictures
 from data_pipelines.digit_speech import Waves
+from mm.data import check_modalities
 from mm.data.built import open_records, prepare
 from mm.data.columns import ArrayColumn
 from mm.data.pairing import halves, partners
@@ -155,6 +157,8 @@ class Digits:
       forms: rows of speech per training recording: one clean, the others with another speed (x 0.89
         .. 1.125), start (0 .. 0.1 s) and noise (20 .. 35 dB below). Validation and test have clean
         ones only.
+      image_forms: likewise of images: one as it is, the others turned, sheared, scaled and shifted a little. Captions
+        say what is measured in the form.
       caption_share: of the training examples whose text is a caption; half of them in validation
         and test.
       hold_out_speaker: one of FSDD's six, who is then heard in test only.
@@ -164,6 +168,7 @@ class Digits:
 
     modalities: tuple[str, ...] = MODALITIES
     forms: int = 8
+    image_forms: int = 1
     caption_share: float = 0.5
     hold_out_speaker: str | None = None
     seed: int = 0
@@ -171,18 +176,10 @@ class Digits:
 
     def validate(self) -> None:
         """Raises UserError naming a setting that makes no sense."""
-        for name in self.modalities:
-            if name not in MODALITIES:
-                raise UserError(
-                    f"config.data.source.modalities: no {name!r} here{nearest(name, MODALITIES)}"
-                )
-        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
-            raise UserError(
-                f"config.data.source.modalities={self.modalities}: "
-                f"name at least one of {MODALITIES}, and none twice"
-            )
-        if self.forms < 1 or not 0 <= self.caption_share <= 1 or self.seed < 0:
-            found = f"forms={self.forms}, caption_share={self.caption_share}, seed={self.seed}"
+        check_modalities(self.modalities, MODALITIES)
+        least = min(self.forms, self.image_forms)
+        if least < 1 or not 0 <= self.caption_share <= 1 or self.seed < 0:
+            found = f"forms={self.forms}, image_forms={self.image_forms}, caption_share={self.caption_share}, seed={self.seed}"
             raise UserError(
                 f"config.data.source: {found}: forms >= 1, caption_share in 0..1, seed >= 0"
             )
@@ -222,8 +219,13 @@ class Digits:
         ):
             records = open_records(builder, official, log, decode_image, rows).read()
             images = np.stack([image for image, _ in records])
-            digit = np.array([label for _, label in records], np.int32)
-            parts[split].columns.update(image=ArrayColumn(images), text=Texts(images, digit))
+            forms = self._forms(split, "image")
+            digit = np.repeat(np.array([label for _, label in records], np.int32), forms)
+            if forms == 1:
+                parts[split].columns.update(image=ArrayColumn(images), text=Texts(images, digit))
+            else:
+                pictures = Pictures(images, forms=forms, seed=self.seed)
+                parts[split].columns.update(image=pictures, text=Texts(pictures, digit))
             parts[split].digit.update(image=digit, text=np.repeat(digit, 2))
 
     def _open_speech(self, builder: Any, log: CorruptLog, parts: dict[str, Opened]) -> None:
@@ -245,12 +247,12 @@ class Digits:
             column = Waves(
                 [samples for samples, *_ in records],
                 np.array([number for *_, number in records]),
-                forms=self._forms(split),
+                forms=self._forms(split, "speech"),
                 seed=self.seed,
             )
             digit = np.array([digit for _, digit, *_ in records], np.int32)
             parts[split].columns["speech"] = column
-            parts[split].digit["speech"] = np.repeat(digit, self._forms(split))
+            parts[split].digit["speech"] = np.repeat(digit, self._forms(split, "speech"))
 
     def _split(self, split: str) -> Opened:
         if split not in SPLITS:
@@ -273,28 +275,37 @@ class Digits:
     def items(self, split: str, column: str) -> np.ndarray:
         """int64[rows]: the image or recording that each row is, or says something about."""
         rows = np.arange(len(self._split(split).columns[column]))
-        return rows // {"image": 1, "text": 2, "speech": self._forms(split)}[column]
+        return rows // (
+            2 * self._forms(split, "image") if column == "text" else self._forms(split, column)
+        )
 
     def kinds(self, split: str, column: str) -> np.ndarray:
-        """Strings [rows]: `image`; `clean` or `augmented` speech; `word` or `caption`."""
-        names = {"image": ["image"], "text": ["word", "caption"]}
-        names["speech"] = ["clean"] + ["augmented"] * (self._forms(split) - 1)
-        return np.resize(names[column], len(self._split(split).columns[column]))
+        """Strings [rows]: `clean` or `augmented` images and speech; `word` or `caption`."""
+        names = ["word", "caption"]
+        if column != "text":
+            names = ["clean"] + ["augmented"] * (self._forms(split, column) - 1)
+        return np.resize(names, len(self._split(split).columns[column]))
 
-    def _forms(self, split: str) -> int:
-        return self.forms if split == "train" else 1
+    def _forms(self, split: str, column: str) -> int:
+        """Rows of each image or recording."""
+        if split != "train":
+            return 1
+        return self.forms if column == "speech" else self.image_forms
 
     def order(self, split: str, seed: int, epoch: int) -> Mapping[str, np.ndarray]:
         """Which rows make the examples of one epoch; see `mm.data.Source`.
 
-        Every image (without images: every row of speech) is in one example. Speech of its digit
+        Every image, in a form drawn anew (without images: every row of speech), is in one example. Speech of its digit
         comes from permutations of that digit's rows, so that rows are used equally often; texts are
         the image's own, or, without an image, those of some image of the digit.
         """
         digit, train = self._split(split).digit, split == "train"
         rng = np.random.default_rng([seed, epoch, 0] if train else [0, 0, 1 + SPLITS.index(split)])
         anchor = next(m for m in MODALITIES if m in self.modalities)
-        example = rng.permutation(len(digit["speech" if anchor == "speech" else "image"]))
+        forms = self._forms(split, "image") if anchor != "speech" else 1
+        example = rng.permutation(len(digit["speech" if anchor == "speech" else "image"]) // forms)
+        if forms > 1:
+            example = example * forms + rng.integers(0, forms, len(example))
         if anchor == "speech":
             rows, group = {"speech": example}, digit["speech"][example]
             rows["image"] = partners(group, digit.get("image", group[:0]), rng)

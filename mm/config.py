@@ -7,11 +7,12 @@ written into them, type-checked, once; then `validate` runs and nothing assigns 
 import dataclasses
 import functools
 import hashlib
-import importlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from mm.errors import UserError
+from mm.parts import imported, name_of, required
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -117,12 +118,12 @@ class Origin:
 def to_json(value: Any) -> Any:
     """Settings as JSON that `from_json` reads back.
 
-    Dataclasses become {"type": qualified name, fields...}, functions and classes {"import": qualified name},
+    Dataclasses become {"type": name, fields...}, functions and classes {"import": name} (`mm.parts`),
     partials {"partial": function, "args", "kwargs"}, tuples lists.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": f"{type(value).__module__}:{type(value).__qualname__}"} | fields
+        return {"type": name_of(type(value))} | fields
     if isinstance(value, functools.partial):
         return {
             "partial": to_json(value.func),
@@ -134,15 +135,18 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_json(v) for v in value]
     if callable(value):
-        return {"import": f"{value.__module__}:{value.__qualname__}"}
+        return {"import": name_of(value)}
     return value
 
 
 def from_json(value: Any) -> Any:
     """The settings that `to_json` wrote.
 
-    A part whose module is not installed here (a recipe's, when only the wheel is) becomes None:
-    a model can be used without the data it was trained on.
+    A part whose file or module is not here (a recipe's, when only the wheel is) becomes None: a model can
+    be used without the data it was trained on. Who needs them all asks `check_parts` first.
+
+    Raises:
+      UserError: the file is here, and does not have the part.
     """
     if isinstance(value, list):
         return tuple(from_json(v) for v in value)
@@ -159,13 +163,18 @@ def from_json(value: Any) -> Any:
     return fields
 
 
-def imported(name: str) -> Any:
-    """What "module:qualified.name" names; None where the module is not installed."""
-    module, _, qualified = name.partition(":")
-    try:
-        return functools.reduce(getattr, qualified.split("."), importlib.import_module(module))
-    except ModuleNotFoundError:
-        return None
+def check_parts(saved: Any) -> None:
+    """Raises UserError for the first part that an experiment's JSON names and that cannot be found here."""
+    for name in _names(saved):
+        required(name)
+
+
+def _names(saved: Any) -> Iterator[str]:
+    inner = saved if isinstance(saved, list) else saved.values() if isinstance(saved, dict) else ()
+    if isinstance(saved, dict):
+        yield from (saved[key] for key in ("type", "import") if key in saved)
+    for value in inner:
+        yield from _names(value)
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:

@@ -1,6 +1,5 @@
 """The command line's entry: python -m mm.main --config FILE. See mm.flags for what it takes."""
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +10,6 @@ from mm.memory import start_with_huge_pages
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (2 for anything the user can mend)."""
-    sys.path.insert(0, os.getcwd())  # recipes of the checkout: data_pipelines
 
     def command() -> int:
         with progress.work("starting"):  # imports JAX and the parts that the config names
@@ -40,7 +38,7 @@ def run(command) -> int:
         with progress.work("starting"):
             from mm.train import Trainer
         trainer = Trainer(
-            command.experiment or workdir.experiment(command.workdir),
+            command.experiment or workdir.experiment(command.workdir, whole=True),
             command.workdir,
             wandb=command.wandb,
         )
@@ -51,9 +49,9 @@ def run(command) -> int:
     elif command.mode == "check-data":
         from mm.data import check
 
-        exp = command.experiment or workdir.experiment(command.workdir)
+        exp = command.experiment or workdir.experiment(command.workdir, whole=True)
         out = command.out if command.out_given else None
-        for line in check.lines(exp.data, command.workdir / "cache", out):
+        for line in check.lines(exp.data, command.workdir / "cache", out, exp.task):
             print(line, flush=True)
     else:
         with progress.work("starting"):

@@ -8,11 +8,10 @@ def get_config(arg: str = ""):
 import dataclasses
 import inspect
 import re
-import runpy
 from pathlib import Path
 from typing import Any
 
-from mm import config
+from mm import config, parts
 from mm.errors import UserError, nearest
 
 Runs = dict[str, config.Experiment]
@@ -32,7 +31,7 @@ def read(reference: str) -> Runs:
         raise UserError(
             f"--config {reference}: no such file{nearest(file, others) if others else '; run from the checkout'}"
         )
-    get_config = runpy.run_path(file).get("get_config")
+    get_config = getattr(parts.load_file(file), "get_config", None)
     if get_config is None:
         raise UserError(f"{file}: has no get_config(arg); see configs/quickstart.py")
     made = get_config(arg) if arg else get_config()

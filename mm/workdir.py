@@ -52,14 +52,16 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
       origin: where `exp` comes from, for the reader of the report.
 
     Raises:
-      UserError: the folder belongs to another experiment, holds something else, or cannot be written.
+      UserError: the folder belongs to another experiment, holds something else, or cannot be written; or
+        the experiment has a part that could not be found again.
     """
-    mark = config.fingerprint(exp)
+    saved, mark = config.to_json(exp), config.fingerprint(exp)
+    config.check_parts(saved)
     found = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     if found.get("fingerprint") == mark or (found and _same(found.get("experiment"), mark)):
         return
     if found and _begun(folder):
-        field = _first_difference(found.get("experiment", {}), config.to_json(exp))
+        field = _first_difference(found.get("experiment", {}), saved)
         raise UserError(
             f"{folder}: holds the run of another experiment ({field}); use another --workdir"
         )
@@ -84,21 +86,30 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
                 f"{source}: no such file (config.data.tokenizers[{name!r}]); run from the checkout, or mend the path"
             )
         shutil.copyfile(source, folder / "tokenizers" / f"{name}.safetensors")
-    known = {"version": mm.__version__, "fingerprint": mark, "experiment": config.to_json(exp)}
+    known = {"version": mm.__version__, "fingerprint": mark, "experiment": saved}
     if origin:
         known |= {"file": origin.file, "changed": origin.changed}
     write_json(folder / "config.json", known)
 
 
-def experiment(folder: Path) -> config.Experiment:
+def experiment(folder: Path, *, whole: bool = False) -> config.Experiment:
     """The experiment whose run lives in `folder`, its tokenizers pointing at the folder's own copies.
 
+    Args:
+      whole: all of its parts are needed, and not only the model: data and evaluators too.
+
     Raises:
-      UserError: no run is there.
+      UserError: no run is there, or a part that is needed is not.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --workdir names the folder of a run")
-    exp = config.from_json(read_json(folder / "config.json")["experiment"])
+    saved = read_json(folder / "config.json")["experiment"]
+    try:
+        if whole:
+            config.check_parts(saved)
+        exp = config.from_json(saved)
+    except UserError as e:
+        raise UserError(f"{folder}: its experiment has a part that is not found: {e}") from e
     for name in exp.data.tokenizers:
         exp.data.tokenizers[name] = str(folder / "tokenizers" / f"{name}.safetensors")
     return exp
@@ -108,7 +119,8 @@ def _same(saved: Any, mark: str) -> bool:
     """Whether a saved experiment has the fingerprint `mark`; fields younger than it have their defaults."""
     try:
         return config.fingerprint(config.from_json(saved)) == mark
-    except (TypeError, AttributeError, KeyError):  # from fields that are no more, or a damaged file
+    # from fields or parts that are no more, or a damaged file
+    except (TypeError, AttributeError, KeyError, UserError):
         return False
 
 

@@ -1,6 +1,5 @@
 """python -m mm.report: a run's page anew, two runs on one page, or a run against its reference."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -17,7 +16,6 @@ USAGE = """python -m mm.report RUN                       RUN/report/index.html a
 
 def main(argv: list[str]) -> int:
     """Returns 0; 1 for a drift; 2 for what the user can mend."""
-    sys.path.insert(0, os.getcwd())  # a config's parts may be the checkout's: data_pipelines
     try:
         return run(argv)
     except UserError as e:

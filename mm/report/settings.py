@@ -4,7 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
-from mm import config
+from mm import config, parts
 from mm.report.files import RunFiles
 from mm.report.markup import escape, folded, note, table
 
@@ -75,8 +75,8 @@ def _same(default: Any, value: Any) -> bool:
 def _defaults(name: str) -> dict[str, Any]:
     """The JSON of a dataclass's defaults by field; fields without one are left out."""
     try:
-        kind = config.imported(name)
-    except (AttributeError, ImportError):
+        kind = parts.imported(name)
+    except Exception:  # a recipe's file is run, which may fail in any way
         kind = None
     if kind is None or not dataclasses.is_dataclass(kind):
         return {}

@@ -15,7 +15,7 @@ LARGEST = 64_000_000  # pixels that are decoded; a small file can claim far more
 WORKING = 512  # longest side that framing works on; more adds time and no ink
 FAINTEST = 12.0  # of 255: a picture whose ink stands out less is called blank
 SOLID = 0.2  # of full ink: what belongs to a stroke, and not to its soft edge
-ENLARGED = 8
+ENLARGED, LARGE = 8, 512  # times at most, and no further than so many pixels
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -31,6 +31,23 @@ class Framing:
 
     box: int = 20
     stroke: float = 0.11
+
+
+def existing_file(path: Path | str, give: str) -> Path:
+    """The path of a file that has contents.
+
+    Args:
+      give: what is wanted, for the message: "a PNG or JPEG".
+
+    Raises:
+      UserError: no such file, or an empty one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty (0 bytes); give {give}")
+    return path
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -53,11 +70,7 @@ def open_picture(path: Path, *, decode: bool = True) -> Image.Image:
     Raises:
       UserError: no such file, empty, not a picture, damaged, or of absurd size.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty (0 bytes); give a PNG or JPEG")
+    path = existing_file(path, "a PNG or JPEG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -227,11 +240,31 @@ def _centred(small: np.ndarray, height: int, width: int) -> np.ndarray:
     return out
 
 
+def is_picture(array: np.ndarray) -> bool:
+    """Whether it is uint8[H, W], or [H, W, 3]."""
+    return array.dtype == np.uint8 and (
+        array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    )
+
+
 def write_picture(raw: np.ndarray, stem: Path) -> Path:
-    """uint8[H, W], or [H, W, 3] -> `stem`.png, eight times as large with soft edges; returns its path."""
+    """uint8[H, W], or [H, W, 3] -> `stem`.png, small ones up to eight times as large with soft edges.
+
+    Returns:
+      its path.
+
+    Raises:
+      UserError: it is no picture.
+    """
+    raw = np.asarray(raw)
+    if not is_picture(raw):
+        raise UserError(
+            f"{stem}: a picture is uint8[H, W] or [H, W, 3], not {raw.dtype}{list(raw.shape)}; mend what makes it"
+        )
     stem = Path(stem)
     path = stem.with_name(stem.name + ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = (raw.shape[1] * ENLARGED, raw.shape[0] * ENLARGED)
+    times = max(min(ENLARGED, LARGE // max(raw.shape[:2])), 1)
+    size = (raw.shape[1] * times, raw.shape[0] * times)
     Image.fromarray(raw).resize(size, Image.Resampling.BICUBIC).save(path)
     return path

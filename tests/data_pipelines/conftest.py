@@ -27,6 +27,14 @@ def digits(built) -> Digits:
 
 
 @pytest.fixture(scope="session")
+def digits_forms(built) -> Digits:
+    """The source with four forms of every training image, open."""
+    source = Digits(modalities=("image", "text"), image_forms=4)
+    source.open(built, CorruptLog(0))
+    return source
+
+
+@pytest.fixture(scope="session")
 def small_inputs(tmp_path_factory) -> tuple[Path, Path]:
     """Arrays in the form of the original ones, with 70 training images and 2 training takes."""
     folder, rng = tmp_path_factory.mktemp("inputs"), np.random.default_rng(0)
