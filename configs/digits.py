@@ -7,8 +7,7 @@
 
     python -m mm.main --config tokenizers/speech.py --config.data.source.hold_out_speaker=theo --workdir runs/speech-without-theo
 
-A wider trunk, four times the steps, and more forms of images and recordings, which are seen often by then; everything
-else is the quickstart's. Figures of three seeds, and of the run
+A wider trunk, four times the steps; everything else is the quickstart's. Figures of three seeds, and of the run
 without one speaker: mm/weights/shipped/digits.md. The file that ships is made by
 
     python -m mm.weights export runs/digits --out mm/weights/shipped/digits.safetensors --card mm/weights/shipped/digits.md
@@ -24,7 +23,6 @@ def get_config(arg: str = "") -> Experiment:
     exp.name = exp.name.replace("quickstart", "digits")
     if arg != "smoke":
         exp.task.model.width, exp.task.model.heads = 160, 5
-        exp.data.source.image_forms, exp.data.source.forms = 6, 24
         exp.steps, exp.eval_every, exp.save_every, exp.log_every = 10_000, 1000, 1000, 100
     if arg.startswith("without-"):
         exp.name = f"digits-{arg}"

@@ -135,6 +135,6 @@ def test_the_shipped_model_is_small_and_says_what_it_is():
     assert exported.SHIPPED.stat().st_size <= 10e6
     meta, _ = artefact.read(exported.SHIPPED)
     card = meta["card"]
-    assert "CC BY-SA 4.0" in card["card"] and "six speakers" in card["card"]
+    assert "CC BY-SA 4.0" in card["card"] and "heard six speakers" in card["card"]
     assert json.dumps(card["figures"]).count("accuracy") > 6 and card["seed"] >= 0
     assert exported.SHIPPED.with_suffix(".md").read_text() == card["card"]
