@@ -47,6 +47,7 @@ MODALITIES = ("image", "speech", "text")
 SPLITS = ("train", "validation", "test")
 VALIDATION_IMAGES = 5000
 VALIDATION_TAKES = 5
+DISTORTED = 0.5  # share of an epoch's images that are not shown as they are, where they have forms
 
 
 class DigitsBuilder(tfds.core.GeneratorBasedBuilder):
@@ -305,7 +306,8 @@ class Digits:
         forms = self._forms(split, "image") if anchor != "speech" else 1
         example = rng.permutation(len(digit["speech" if anchor == "speech" else "image"]) // forms)
         if forms > 1:
-            example = example * forms + rng.integers(0, forms, len(example))
+            form = rng.integers(1, forms, len(example)) * (rng.random(len(example)) < DISTORTED)
+            example = example * forms + form
         if anchor == "speech":
             rows, group = {"speech": example}, digit["speech"][example]
             rows["image"] = partners(group, digit.get("image", group[:0]), rng)
