@@ -43,9 +43,10 @@ def parse(argv: list[str]) -> Command:
     if len(argv) == 1 or any(a in ("--help", "-h", "-help", "--h") for a in rest):
         print(usage.fields(next(iter(runs.values()))) if runs else usage.HELP)
         raise SystemExit(0 if len(argv) > 1 else 2)
-    values, _ = _read(rest, *next(iter(runs.items()), ("", None)))
     of_file = runs.get("")
-    runs = {name: _read(rest, name, exp)[1] for name, exp in runs.items()}
+    read = {name: _read(rest, name, exp) for name, exp in (runs or {"": None}).items()}
+    values = next(iter(read.values()))[0]
+    runs = {name: exp for name, (_, exp) in read.items() if exp}
     recipes.check_distinct(runs)
     experiment, origin = runs.get(""), None
     if path and experiment:
