@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from mm.errors import UserError
+from mm.errors import UserError, exit_code
 from mm.report import reference
 from mm.report.compare import existing_run, write_comparison
 from mm.report.page import write_report
@@ -27,11 +27,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str]) -> int:
     """Returns 0; 1 for a drift; 2 for what the user can mend."""
     sys.path.insert(0, os.getcwd())  # a config's parts may be the checkout's: data_pipelines
-    try:
-        return run(argv)
-    except UserError as e:
-        print(f"mm.report: {e}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: run(argv), "mm.report")
 
 
 def run(argv: list[str]) -> int:
