@@ -10,7 +10,7 @@ from mm.report.files import RunFiles, read_run
 from mm.report.markup import direction, escape, folded, note, number, table
 from mm.report.page import notices, write
 from mm.report.settings import show
-from mm.report.tables import Figure, flat
+from mm.report.tables import Figure, flat, shown
 
 
 def write_comparison(a: Path, b: Path, out: Path) -> Path:
@@ -103,12 +103,7 @@ def _recorded(name: str) -> bool:
 
 
 def _row(name: str, pair: tuple[Figure, Figure], skip: int = 0) -> tuple[str, str, str, str]:
-    return direction(name[skip:]), _difference(*pair), _shown(pair[0]), _shown(pair[1])
-
-
-def _shown(figure: Figure) -> str:
-    between = f" <small>{number(list(figure.interval))}</small>" if figure.interval else ""
-    return number(figure.value) + between
+    return direction(name[skip:]), _difference(*pair), shown(pair[0]), shown(pair[1])
 
 
 def _difference(a: Figure, b: Figure) -> str:

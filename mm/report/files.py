@@ -38,8 +38,7 @@ class RunFiles:
     @property
     def train(self) -> dict[str, Any]:
         """Figures of the training itself."""
-        found = self.results.get("train")
-        return found if isinstance(found, dict) else {}
+        return self.of("train")
 
     @property
     def step(self) -> int:

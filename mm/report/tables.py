@@ -153,11 +153,14 @@ def everything(run: RunFiles) -> str:
 
 def listed(figures: dict[str, Any]) -> str:
     """Figures one below the other, with intervals."""
-    rows = []
-    for name, figure in flat(figures).items():
-        between = f" <small>{number(list(figure.interval))}</small>" if figure.interval else ""
-        rows.append((direction(name), number(figure.value) + between))
+    rows = [(direction(name), shown(figure)) for name, figure in flat(figures).items()]
     return table(("", ""), rows) if rows else ""
+
+
+def shown(figure: Figure) -> str:
+    """A cell: the value, and its interval."""
+    between = f" <small>{number(list(figure.interval))}</small>" if figure.interval else ""
+    return number(figure.value) + between
 
 
 def _beside(cell: dict[str, Any], *figures: str) -> str:
