@@ -33,10 +33,10 @@ def run(command) -> int:
     if command.sweep:
         from mm import sweep
 
-        sweep.run(command.sweep, command.workdir, command.wandb)
+        sweep.run(command.sweep, command.workdir, command.origins, command.wandb)
     elif command.mode in ("train", "evaluate"):
         if command.experiment:
-            workdir.claim(command.workdir, command.experiment, command.origin)
+            workdir.claim(command.workdir, command.experiment, command.origins[""])
         with progress.work("starting"):
             from mm.train import Trainer
         trainer = Trainer(

@@ -53,11 +53,14 @@ def run(argv: list[str]) -> int:
         return 0
     found = existing_run(runs[0])
     if options.as_reference:
+        if found.damaged:
+            raise UserError(f"{runs[0]}: {'; '.join(found.damaged.values())}; keep a whole run")
         print(f"reference: {reference.keep(found)}")
         return 0
     if options.against:
         remarks, drifts = reference.against(found, reference.find(found, options.against))
-        print("\n".join([*remarks, *(f"drift: {d}" for d in drifts or ["none"])]))
+        drifts_said = [f"drift: {d}" for d in drifts or ["none"]]
+        print("\n".join([*found.damaged.values(), *remarks, *drifts_said]))
         return 1 if drifts else 0
     try:
         print(f"report: {write_report(runs[0])}")

@@ -29,7 +29,7 @@ class Line:
 def losses(run: RunFiles) -> str:
     """A chart for each loss term, metric and rate; dots are validation."""
     trained = [n for n in run.curves if not n.startswith(("validation/", "cosine/"))]
-    trained = [n for n in trained if any(v != 0 for _, v in run.curves[n])]
+    trained = [n for n in trained if n != "skipped" or any(v != 0 for _, v in run.curves[n])]
     held = {n: run.curves.get(f"validation/{n}", []) for n in trained}
     charts = [chart(n, [Line(run.curves[n]), Line(held[n], "dot")]) for n in trained]
     known = {f"validation/{n}" for n in trained}
@@ -56,7 +56,7 @@ def cosines(run: RunFiles) -> str:
 
 def overlaid(a: Curves, b: Curves) -> str:
     """The curves of two runs in the same charts; names that only one of them has stand alone."""
-    names = [n for n in [*a, *(n for n in b if n not in a)] if not n.startswith("skipped")]
+    names = [n for n in [*a, *(n for n in b if n not in a)] if n != "skipped"]
     charts = [chart(n, [Line(a.get(n, [])), Line(b.get(n, []), "b")]) for n in names]
     return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
 

@@ -1,12 +1,15 @@
 """Every figure of results.json, with its interval and what it is to be compared with."""
 
 import dataclasses
+import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from mm.report.files import RunFiles, read_object
 from mm.report.markup import direction, escape, folded, note, number, percent, table
 
 KNOWN = ("any_to_any", "retrieval", "judge", "tokenizer", "train")
+FIRST = ("accuracy", "map", "loss", "unexplained", "real")  # what an evaluator is for
 MAIN = ("accuracy", "map", "mean")  # the figures that a plain `interval` beside them belongs to
 
 
@@ -31,6 +34,26 @@ def flat(results: Any, name: str = "") -> dict[str, Figure]:
                 interval = results.get("interval")
             found[path] = Figure(value, tuple(interval) if interval else None)
     return found
+
+
+def main_figures(results: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
+    """Of each evaluator its main figure (`FIRST`, or else its first one): "evaluator/figure" -> (mean, of how many)."""
+    main: dict[str, tuple[float, int]] = {}
+    for name, figures in results.items():
+        if name == "train" or not isinstance(figures, dict):
+            continue
+        cells = [v for v in figures.values() if isinstance(v, dict)] or [figures]
+        known = dict.fromkeys(k for cell in cells for k, v in cell.items() if is_number(v))
+        first = next((k for k in (*FIRST, *known) if k in known), None)
+        values = [cell[first] for cell in cells if is_number(cell.get(first))]
+        if first is not None:
+            main[f"{name}/{first}"] = statistics.fmean(values), len(values)
+    return main
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one; yes and no are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def generation(run: RunFiles) -> str:
@@ -154,7 +177,7 @@ def everything(run: RunFiles) -> str:
 def listed(figures: dict[str, Any]) -> str:
     """Figures one below the other, with intervals."""
     rows = [(direction(name), shown(figure)) for name, figure in flat(figures).items()]
-    return table(("", ""), rows) if rows else ""
+    return table(("", "value [95%]"), rows) if rows else ""
 
 
 def shown(figure: Figure) -> str:
