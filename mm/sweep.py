@@ -96,4 +96,7 @@ def print_table(rows: Mapping[str, Mapping[str, Any]]) -> None:
         cells = (row.get(column) for column in columns)
         table.add_row(name, *(f"{c:.4g}" if is_number(c) else str(c or "") for c in cells))
     # A log has no width; nothing is to be cut there.
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    with console.capture() as drawn:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in drawn.get().splitlines() if line.strip()))

@@ -235,6 +235,7 @@ class Trainer:
             for name, value in evaluated(evaluator, run):
                 results.setdefault(evaluator.name, {})[name] = value
         results["train"] |= {
+            "evaluated_by": mm.__version__,
             "evaluation_seconds": round(time.monotonic() - began, 1),
             "peak_memory_mib": peak_memory_mib(),
         }

@@ -7,9 +7,11 @@ metrics.jsonl  tensorboard/     results.json  report/  artefact/
 samples/       evals/           what evaluators keep to be looked at, each below its name
 """
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,22 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
     if origin:
         known |= {"file": origin.file, "changed": origin.changed}
     write_json(folder / "config.json", known)
+
+
+@contextlib.contextmanager
+def tidied(folder: Path) -> Iterator[None]:
+    """Takes away what a start that is refused wrote into a folder that was no run's; what was built or tokenized stays."""
+    new = not (folder / "config.json").exists()
+    try:
+        yield
+    except UserError:
+        if new and not _begun(folder):
+            (folder / "config.json").unlink(missing_ok=True)
+            shutil.rmtree(folder / "tokenizers", ignore_errors=True)
+            for empty in (folder / "checkpoints", folder):
+                with contextlib.suppress(OSError):  # not there, or not empty
+                    empty.rmdir()
+        raise
 
 
 def experiment(folder: Path) -> config.Experiment:

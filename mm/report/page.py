@@ -57,7 +57,7 @@ SECTIONS: tuple[tuple[str, Callable[[RunFiles], str], Why], ...] = (
     ("Other figures", tables.others, lambda run: ""),
     ("Training", tables.training, _FINISHED),
     ("Curves", curves.losses, _LOGGED),
-    ("Gradient cosines", curves.cosines, lambda run: "logged with config.cosine_every"),
+    ("Gradient cosines", curves.cosines, lambda run: "not logged; config.cosine_every=100 would log them"),
     ("Settings", settings.settings, _file("config.json", "there is no config.json")),
     ("Versions and machine", settings.machine, _FINISHED),
     ("All figures", tables.everything, _FINISHED),
@@ -128,26 +128,35 @@ def named(run: RunFiles) -> str:
 
 def notices(run: RunFiles) -> str:
     """What a reader must know first: not finished, damaged, or written by another version."""
-    said, steps = [escape(f"{wrong}.") for wrong in run.damaged.values()], run.settings.get("steps")
+    steps = run.settings.get("steps")
+    said = [escape(f"{wrong}.") for wrong in run.damaged.values()]
     if "results.json" in run.damaged:
-        said.append("Its figures are not below. <code>--mode=evaluate</code> writes them anew.")
+        said.append("There are no figures below. <code>--mode=evaluate</code> writes them anew.")
     elif not run.results:
-        done = f"step {run.step:,}" + (f" of {steps:,}" if isinstance(steps, int) else "")
+        of = f" of {steps:,}" if isinstance(steps, int) else ""
+        logged = (
+            f"step {run.step:,}{of} is the last that was logged"
+            if run.step
+            else f"no step{of} is logged"
+        )
         said.append(
-            f"This run is not finished ({done} is the last that was logged; there is no results.json): "
-            "what follows is what there is so far. The command that started it continues it."
+            f"This run is not finished ({logged}; there is no results.json): what follows is what there is so far. "
+            "The command that started it continues it."
         )
     elif isinstance(steps, int) and run.train.get("steps", steps) != steps:
         trained = number(run.train["steps"])
         said.append(f"Evaluated after step {trained} of {steps:,}: this run is not finished.")
     wrote = run.config.get("version", (run.train.get("versions") or {}).get("mm"))
-    if run.config and wrote != mm.__version__:
-        by = f"mm {wrote}" if wrote else "a version of mm that does not say which"
+    by = f"mm {wrote}" if wrote else "a version of mm that does not say which"
+    evaluated = run.train.get("evaluated_by", wrote)
+    if run.config and evaluated != mm.__version__:
         said.append(
             f"Written by {escape(by)}; this page is made by mm {mm.__version__}, which may miss parts of it. "
             "<code>--mode=evaluate</code> writes results of this version."
         )
-    return "".join(f'<p class="notice">{text}</p>' for text in said)
+    elif run.config and wrote != evaluated:
+        said.append(f"Trained by {escape(by)}, evaluated by mm {escape(evaluated)}.")
+    return f'<div class="notice"><p>{"</p><p>".join(said)}</p></div>' if said else ""
 
 
 def headline(run: RunFiles) -> str:
@@ -164,5 +173,7 @@ def headline(run: RunFiles) -> str:
 
 
 def _listed(missing: dict[str, list[Any]]) -> str:
-    rows = (f"<li>{', '.join(titles)}: {escape(why)}</li>" for why, titles in missing.items())
+    rows = (
+        f"<li>{' &middot; '.join(titles)}: {escape(why)}</li>" for why, titles in missing.items()
+    )
     return f"<ul>{''.join(rows)}</ul>"

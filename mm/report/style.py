@@ -13,7 +13,7 @@ h1{font-size:1.6rem;margin:0 0 .2rem;overflow-wrap:anywhere} h2{font-size:1.25re
 h3{font-size:1rem;margin:1.2rem 0 .3rem} a{color:var(--accent)}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.6rem 0}
 p.note,small{color:var(--soft)} p.note{margin:.2rem 0 .8rem;max-width:46rem}
-p.notice{background:var(--note);padding:.5rem .8rem;border-radius:6px;max-width:46rem}
+.notice{background:var(--note);padding:.1rem .8rem;border-radius:6px;max-width:46rem} .notice p{margin:.4rem 0}
 dl.main{display:flex;flex-wrap:wrap;gap:.4rem 2rem;margin:.4rem 0 .8rem} dl.main dt{font-size:13px;color:var(--soft)}
 dl.main dd{margin:0;font-size:1.3rem;font-weight:600;font-variant-numeric:tabular-nums} footer{margin:3rem 0 1rem}
 .scroll{overflow-x:auto} details{margin:.5rem 0} summary{cursor:pointer}
@@ -39,7 +39,8 @@ td small{display:inline-block}
 .rows.narrow{grid-template-columns:repeat(auto-fill,minmax(155px,1fr))} .rows .row{overflow-x:auto}
 .legend span{display:inline-block;margin-right:1rem} .legend i{display:inline-block;width:1.4em;
 border-top:2px solid var(--accent);vertical-align:middle;margin-right:.35em}
-.legend i.b{border-top:2px dashed var(--second)}
+.legend i.b{border-top:2px dashed var(--second)} p.legend{margin:.2rem 0;font-size:13px}
+.legend i.dot{width:.7em;height:.7em;border:0;border-radius:50%}
 .charts{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,270px),1fr))}
 figure{margin:0;min-width:0} figcaption{font-size:13px;overflow-wrap:anywhere} svg{display:block;width:100%;height:auto}
 svg text{font:11px system-ui,sans-serif;fill:var(--soft)} svg .frame{stroke:var(--line);fill:none}

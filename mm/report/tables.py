@@ -9,7 +9,7 @@ from mm.report.files import RunFiles, read_object
 from mm.report.markup import direction, escape, folded, note, number, percent, table
 
 KNOWN = ("any_to_any", "retrieval", "judge", "tokenizer", "train")
-FIRST = ("accuracy", "map", "loss", "unexplained", "real")  # what an evaluator is for
+FIRST = ("accuracy", "map", "loss", "unexplained", "exact", "real")  # what an evaluator is for
 MAIN = ("accuracy", "map", "mean")  # the figures that a plain `interval` beside them belongs to
 
 
@@ -147,7 +147,13 @@ def confusion(run: RunFiles) -> str:
 
 def tokenizers(run: RunFiles) -> str:
     """What the tokenizers lose, and how evenly they use their codes."""
-    return _plain(run.of("tokenizer"))
+    text = (
+        "Usage is the share of the codebook that occurs, perplexity how many codes would occur as evenly; mse and "
+        "psnr_db are of the raw values, unexplained is the error's share of the variance in the features that are "
+        "compared; exact: how many come back as they were."
+    )
+    found = _plain(run.of("tokenizer"))
+    return note(text) + found if found else ""
 
 
 def others(run: RunFiles) -> str:
@@ -176,8 +182,10 @@ def everything(run: RunFiles) -> str:
 
 def listed(figures: dict[str, Any]) -> str:
     """Figures one below the other, with intervals."""
-    rows = [(direction(name), shown(figure)) for name, figure in flat(figures).items()]
-    return table(("", "value [95%]"), rows) if rows else ""
+    found = flat(figures)
+    rows = [(direction(name), shown(figure)) for name, figure in found.items()]
+    between = any(figure.interval for figure in found.values())
+    return table(("", "value [95%]" if between else "value"), rows) if rows else ""
 
 
 def shown(figure: Figure) -> str:

@@ -82,7 +82,7 @@ def test_the_page_is_a_function_of_the_folder(folder):
 
 def test_what_a_run_has_not_is_left_out_with_a_word(tmp_path):
     text = Page(write_report(tmp_path / "bare").read_text()).text
-    assert "Retrieval, Nearest neighbours, Map of embeddings" in text
+    assert "Retrieval · Nearest neighbours · Map of embeddings" in text
     assert "evaluators run when training is over" in text and "Settings: there is no config" in text
     assert "inputs" not in text
 
@@ -94,6 +94,15 @@ def test_the_top_has_the_name_the_folder_and_the_main_figures(folder):
     assert "any to any, accuracy0.913" in text and "retrieval, map0.93" in text
 
 
+def test_batches_of_another_size_are_said_where_terms_depend_on_it(folder):
+    config = json.loads((folder / "config.json").read_text())
+    assert "larger in the larger one" not in write_report(folder).read_text()
+    config["experiment"]["evals"].append({"type": "a:B", "name": "validation", "batch_size": 999})
+    (folder / "config.json").write_text(json.dumps(config))
+    said = "Batches are of 256 examples in training, of 999 in validation"
+    assert said in Page(write_report(folder).read_text()).text
+
+
 def test_what_is_missing_is_listed_with_the_reason(folder):
     config = json.loads((folder / "config.json").read_text())
     config["experiment"]["evals"] = [{"type": "mm.evals.retrieval:Retrieval", "name": "retrieval"}]
@@ -102,9 +111,9 @@ def test_what_is_missing_is_listed_with_the_reason(folder):
     shutil.rmtree(folder / "samples")
     text = Page(write_report(folder).read_text()).text.partition("Not on this page")[2]
     no = "config.evals has no evaluator"
-    assert f"Any to any, Real, tokenized, generated: {no} 'any_to_any'" in text
+    assert f"Any to any · Real, tokenized, generated: {no} 'any_to_any'" in text
     assert f"Reconstructions: {no} 'tokenizer'" in text
-    assert "Nearest neighbours, Map of embeddings: asked for, but not in the folder" in text
+    assert "Nearest neighbours · Map of embeddings: asked for, but not in the folder" in text
 
 
 def test_damaged_files_do_not_stop_the_page(folder):
@@ -117,7 +126,7 @@ def test_damaged_files_do_not_stop_the_page(folder):
     # The sound is shown as input, output, real, tokenized and generated; the picture twice as given.
     assert text.count("(unreadable)") == (2 + 3) + 2
     assert "results.json cannot be read" in text and "not finished" not in text
-    assert "Generation, Retrieval, Tokenizers, Judges, Training, Versions" in text
+    assert "Generation · Retrieval · Tokenizers · Judges · Training · Versions" in text
     assert "metrics.jsonl: 2 of 6 lines cannot be read (the first is line 4)" in text
     assert "loss last: 0.0625" in text
 
@@ -167,7 +176,7 @@ def test_a_run_that_is_not_finished_says_so_and_shows_its_curves(folder):
     (folder / "results.json").unlink()
     text = Page(write_report(folder).read_text()).text
     assert "not finished (step 40 of 4,000 is the last that was logged" in text
-    assert "loss last: 0.125, 0.15" in text and "Training, Versions and machine" in text
+    assert "loss last: 0.125, 0.15" in text and "Training · Versions and machine" in text
 
 
 @pytest.mark.parametrize(
@@ -186,6 +195,10 @@ def test_a_run_of_another_version_says_so_and_shows_the_rest(folder, version, sa
     text = Page(write_report(folder).read_text()).text
     assert said in text and f"made by mm {mm.__version__}" in text
     assert f"a form that mm {mm.__version__} does not read" in text and "93.0 [91.0, 95.0]" in text
+    results["train"]["evaluated_by"] = mm.__version__
+    (folder / "results.json").write_text(json.dumps(results))
+    text = Page(write_report(folder).read_text()).text
+    assert "may miss parts" not in text and f"evaluated by mm {mm.__version__}" in text
 
 
 def test_defaults_and_required_fields_are_told_apart():
