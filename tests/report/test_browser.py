@@ -28,9 +28,11 @@ PROBE = """<script>addEventListener('load', () => {
   all('details').forEach(d => d.open = true);
   const beyond = all('body *').filter(e => !e.closest('.scroll, .player, .rows, pre, svg')
     && e.getBoundingClientRect().right > innerWidth + 1);
-  // Whoever comes by keyboard: to every player, of which nothing moves away, and to every table that scrolls.
+  // Whoever comes by keyboard reaches every player and every table that scrolls; a focus on what is cut off of a
+  // player does not move its button away.
   const reached = e => { e.focus(); return document.activeElement === e; };
-  const deaf = all('audio').filter(a => !reached(a) || a.closest('.player').scrollLeft);
+  const moved = e => { e.scrollLeft = 50; return e.scrollLeft; };
+  const deaf = all('audio').filter(a => !reached(a) || moved(a.closest('.player')));
   const stuck = all('.scroll').filter(e => !reached(e));
   const asked = performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:'));
   setTimeout(() => parent.postMessage(JSON.stringify({inner: innerWidth,
