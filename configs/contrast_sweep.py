@@ -3,7 +3,8 @@
     python -m mm.main --config configs/contrast_sweep.py            (runs/contrast_sweep; the time of four quickstarts)
     python -m mm.main --config configs/contrast_sweep.py:smoke      the same in small
 
-One folder per weight, and one table of their main figures (sweep.json).
+One folder per weight, and one table of their main figures (sweep.json). The loss holds the contrast at its weight, so it
+differs between them by that alone; compare what is generated and retrieved, and `masked/...` on the page of two runs.
 """
 
 import dataclasses

@@ -25,13 +25,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
-def exit_code(command: Callable[[], int]) -> int:
-    """Runs a command of the command line: what the user can mend is one line on stderr and exit code 2."""
+def exit_code(command: Callable[[], int], name: str = "mm") -> int:
+    """Runs a command of the command line: what the user can mend is one line on stderr and exit code 2.
+
+    Args:
+      name: what the line begins with.
+    """
     try:
         return command()
     except UserError as e:
-        print(f"mm: {e}", file=sys.stderr)
+        print(f"{name}: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("mm: stopped at once; the last checkpoint stands", file=sys.stderr)
+        print(f"{name}: stopped at once; what was saved stands", file=sys.stderr)
         return 130

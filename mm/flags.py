@@ -17,14 +17,17 @@ SHIPPED = ("generate", "embed")  # these use the model that ships with mm where 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What the user asked for. `experiment` and `origin` are None where only a workdir was named, and for a sweep.
+    """What the user asked for.
 
-    `model` is what generate and embed use: a run's folder, an exported file, None for the model that ships with mm.
+    Attributes:
+      experiment: None where only a workdir was named, and for a sweep.
+      origins: where each run's experiment comes from; a single one has no name.
+      model: what generate and embed use: a run's folder, an exported file, None for the model that ships with mm.
     """
 
     mode: str
     experiment: config.Experiment | None
-    origin: config.Origin | None
+    origins: dict[str, config.Origin]
     sweep: recipes.Runs
     workdir: Path
     model: Path | None
@@ -48,22 +51,24 @@ def parse(argv: list[str]) -> Command:
     if len(argv) == 1 or any(a in ("--help", "-h", "-help", "--h") for a in rest):
         print(usage.fields(next(iter(runs.values()))) if runs else usage.HELP)
         raise SystemExit(0 if len(argv) > 1 else 2)
-    values, _ = _read(rest, *next(iter(runs.items()), ("", None)))
-    of_file = runs.get("")
-    runs = {name: _read(rest, name, exp)[1] for name, exp in runs.items()}
+    of_file = {name: config.to_json(exp) for name, exp in runs.items()}
+    read = {name: _read(rest, name, exp) for name, exp in (runs or {"": None}).items()}
+    values = next(iter(read.values()))[0]
+    runs = {name: exp for name, (_, exp) in read.items() if exp}
     recipes.check_distinct(runs)
-    experiment, origin = runs.get(""), None
-    if path and experiment:
-        changed = config.differences(config.to_json(of_file), config.to_json(experiment))
-        origin = config.Origin(path, changed)
-    return _command(values, path, experiment, origin, {} if experiment else runs)
+    origins = {
+        name: config.Origin(path or "", config.differences(of_file[name], config.to_json(exp)))
+        for name, exp in runs.items()
+    }
+    experiment = runs.get("")
+    return _command(values, path, experiment, origins, {} if experiment else runs)
 
 
 def _command(
     values: flags.FlagValues,
     path: str | None,
     experiment: config.Experiment | None,
-    origin: config.Origin | None,
+    origins: dict[str, config.Origin],
     sweep: recipes.Runs,
 ) -> Command:
     mode = values.mode
@@ -85,7 +90,7 @@ def _command(
     return Command(
         mode=mode,
         experiment=experiment,
-        origin=origin,
+        origins=origins,
         sweep=sweep,
         workdir=workdir,
         model=workdir if values.workdir or path else None,

@@ -31,21 +31,10 @@ def run(command) -> int:
     if command.sweep:
         from mm import sweep
 
-        sweep.run(command.sweep, command.workdir, command.wandb)
+        sweep.run(command.sweep, command.workdir, command.origins, command.wandb)
     elif command.mode in ("train", "evaluate"):
-        if command.experiment:
-            workdir.claim(command.workdir, command.experiment, command.origin)
-        with progress.work("starting"):
-            from mm.train import Trainer
-        trainer = Trainer(
-            command.experiment or workdir.experiment(command.workdir, whole=True),
-            command.workdir,
-            wandb=command.wandb,
-        )
-        if command.mode == "train":
-            trainer.train()
-        else:
-            trainer.evaluate_again()
+        with workdir.tidied(command.workdir):
+            train(command)
     elif command.mode == "check-data":
         from mm.data import check
 
@@ -62,6 +51,25 @@ def run(command) -> int:
         for line in files(model, command):
             print(line)
     return 0
+
+
+def train(command) -> None:
+    """--mode=train, and evaluate."""
+    from mm import workdir
+
+    if command.experiment:
+        workdir.claim(command.workdir, command.experiment, command.origins[""])
+    with progress.work("starting"):
+        from mm.train import Trainer
+    trainer = Trainer(
+        command.experiment or workdir.experiment(command.workdir, whole=True),
+        command.workdir,
+        wandb=command.wandb,
+    )
+    if command.mode == "train":
+        trainer.train()
+    else:
+        trainer.evaluate_again()
 
 
 if __name__ == "__main__":

@@ -20,8 +20,6 @@ def start_with_huge_pages() -> None:
     if not sys.platform.startswith("linux") or "GLIBC_TUNABLES" in os.environ:
         return
     if SETTING.exists() and "[madvise]" in SETTING.read_text():
-        arguments = [
-            sys.executable,
-            *sys.orig_argv[1:],
-        ]  # the first one finds the virtual environment
-        os.execve(sys.executable, arguments, os.environ | {"GLIBC_TUNABLES": TUNABLE})
+        # Not orig_argv[0]: only by its own path does Python find its virtual environment.
+        command = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, command, os.environ | {"GLIBC_TUNABLES": TUNABLE})

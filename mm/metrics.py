@@ -31,7 +31,7 @@ class Jsonl:
     """
 
     def __init__(self, path: Path, start: int):
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= start]
         path.write_text("".join(line + "\n" for line in kept))
         self.file = path.open("a")
@@ -48,8 +48,8 @@ class Jsonl:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):  # the last line of a killed run may be cut
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # the last line of a killed run may be cut
         return float("inf")
 
 

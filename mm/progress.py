@@ -4,8 +4,8 @@
         work.update(2_048)
 
 A terminal shows a bar for all that is under way; a notebook one line that is rewritten in place; anything else
-gets plain lines: the first when it has taken `delay` seconds, then one every `EVERY`, and one at the end. What is
-over before `delay` says nothing.
+gets plain lines: the first when it has taken `delay` seconds, then one every `EVERY` (long work: more seldom; work
+that got no further: every `STILL`), and one at the end. What is over before `delay` says nothing.
 """
 
 import contextlib
@@ -21,7 +21,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
 DELAY = 2.0  # seconds; work that is shorter is not worth a word
-EVERY = 10.0  # seconds between two lines of a log
+EVERY = 10.0  # seconds between two lines of a log, in the first `LONG` seconds; then in proportion
+STILL = 60.0  # seconds between two that say the same
+LONG = 600.0
 REDRAW = 0.25  # seconds between two looks at what is under way
 WINDOW = 300.0  # seconds; time left follows from the speed in them
 
@@ -34,7 +36,9 @@ class Work:
     ):
         self.what, self.note = what, ""
         self.delay, self.began = DELAY if delay is None else delay, time.monotonic()
+        self.counted = self.began  # when it last got further
         self.said: float | None = None  # when
+        self.was: Any = None  # what was said then
         self.cell: Any = None  # a notebook's
         with _lock:
             self.place = _here()
@@ -45,6 +49,8 @@ class Work:
     def update(self, done: int | None = None, note: str = "") -> None:
         """`done` of the total so far, and what else there is to say."""
         self.note = note
+        if done != self.task.completed:
+            self.counted = time.monotonic()
         self.place.bars.update(self.task.id, completed=done)
         self.look()
 
@@ -55,12 +61,19 @@ class Work:
 
     def line(self, *, over: bool = False) -> str:
         """What, how far, the time left (or taken, where nobody knows how much is left), the note."""
-        taken, left = spoken(time.monotonic() - self.began), self.task.time_remaining
-        when = f"{taken} so far" if left is None else f"{spoken(left)} left"
+        taken, left = time.monotonic() - self.began, self._left()
         total, done = self.task.total, self.task.completed
+        when = f"{spoken(taken)} so far" if left is None else f"{spoken(left)} left"
         count = "" if total is None else f" {done:,.0f}/{total:,.0f}"
-        when = f"took {taken}" if over else when
+        when = f"took {spoken(taken)}" if over else when
         return f"{self.what}{count}, {when}  {self.note}".rstrip()
+
+    def _left(self) -> float | None:
+        """Seconds; None where there is nothing to tell by, or what was to be over by now is not."""
+        if self.task.time_remaining is None:
+            return None
+        left = self.task.time_remaining - (time.monotonic() - self.counted)
+        return left if left > 0 else None
 
     def close(self, *, say: bool = True) -> None:
         """It is over (`say`: and well); may be called again."""
@@ -129,10 +142,13 @@ class _Place:
     def show(self, doing: Work) -> None:
         with _lock:
             now = time.monotonic()
-            pause = REDRAW if self.terminal or self.notebook else EVERY
+            new = doing.task.completed, doing.note
+            pause = EVERY if new != doing.was else STILL
+            pause *= max(1.0, (now - doing.began) / LONG)
+            pause = REDRAW if self.terminal or self.notebook else pause
             if doing.said is not None and now - doing.said < pause:
                 return
-            doing.said = now
+            doing.said, doing.was = now, new
             if self.terminal:
                 self.bars.update(doing.task.id, visible=True)
                 self.bars.start()

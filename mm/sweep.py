@@ -4,7 +4,6 @@ DIR/NAME/    a run's folder          DIR/cache/   data and compiled programs, sh
 DIR/sweep.json   {name: {"state", figures...}}
 """
 
-import statistics
 import sys
 import time
 from collections.abc import Mapping
@@ -20,16 +19,19 @@ import mm
 from mm import config, progress, workdir
 from mm.errors import UserError
 from mm.recipes import Runs
+from mm.report.tables import is_number, main_figures
 from mm.train import Trainer
 
+TRAINED = ("steps", "seconds", "step_ms")
 
-def run(runs: Runs, folder: Path, wandb: str = "") -> None:
+
+def run(runs: Runs, folder: Path, origins: Mapping[str, config.Origin], wandb: str = "") -> None:
     """Runs what is not finished, and shows the table of all. A signal stops it behind the run that it stopped.
 
     Raises:
       UserError: a folder that is not this sweep's, before any work; or, at the end, runs that failed.
     """
-    _claim(runs, folder)
+    _claim(runs, folder, origins)
     states = {n: "finished" if finished(folder / n, exp) else "waiting" for n, exp in runs.items()}
     failed: dict[str, str] = {}
     with progress.work("sweep", total=len(runs)) as work:
@@ -57,50 +59,31 @@ def run(runs: Runs, folder: Path, wandb: str = "") -> None:
         )
 
 
-def _claim(runs: Runs, folder: Path) -> None:
+def _claim(runs: Runs, folder: Path, origins: Mapping[str, config.Origin]) -> None:
     mark = folder / "sweep.json"
     if folder.exists() and not mark.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not a sweep's folder; use another --workdir")
     if not mark.exists():
         workdir.write_json(mark, {})
     for name, exp in runs.items():
-        workdir.claim(folder / name, exp)
+        workdir.claim(folder / name, exp, origins[name])
 
 
 def finished(folder: Path, exp: config.Experiment) -> bool:
     """Whether the run there has trained to the end and was evaluated."""
-    path = folder / "results.json"
-    return path.exists() and workdir.read_json(path)["train"]["steps"] >= exp.steps
+    return workdir.results(folder).get("train", {}).get("steps", 0) >= exp.steps
 
 
 def _write(folder: Path, states: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Writes sweep.json and returns it."""
     rows: dict[str, dict[str, Any]] = {}
     for name, state in states.items():
-        path = folder / name / "results.json"
-        figures = main_figures(workdir.read_json(path)) if path.exists() else {}
-        rows[name] = {"state": state} | figures
+        results = workdir.results(folder / name)
+        train = {k: results["train"].get(k) for k in TRAINED} if results else {}
+        main = {k: value for k, (value, _) in main_figures(results).items()}
+        rows[name] = {"state": state} | main | train
     workdir.write_json(folder / "sweep.json", rows)
     return rows
-
-
-def main_figures(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Of each evaluator its first figure (their mean, where it has one for each of several things); steps and time."""
-    main: dict[str, Any] = {}
-    for name, figures in results.items():
-        if name == "train" or not isinstance(figures, dict) or not figures:
-            continue
-        cells = [v for v in figures.values() if isinstance(v, dict)] or [figures]
-        first = next((k for k, v in cells[0].items() if _number(v)), None)
-        values = [c[first] for c in cells if first in c]
-        if values:
-            main[f"{name}/{first}"] = statistics.fmean(values)
-    train = results["train"]
-    return main | {key: train.get(key) for key in ("steps", "seconds", "step_ms")}
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def print_table(rows: Mapping[str, Mapping[str, Any]]) -> None:
@@ -111,6 +94,9 @@ def print_table(rows: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_column(column, justify="left" if column == "state" else "right")
     for name, row in rows.items():
         cells = (row.get(column) for column in columns)
-        table.add_row(name, *(f"{c:.4g}" if _number(c) else str(c or "") for c in cells))
+        table.add_row(name, *(f"{c:.4g}" if is_number(c) else str(c or "") for c in cells))
     # A log has no width; nothing is to be cut there.
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    with console.capture() as drawn:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in drawn.get().splitlines() if line.strip()))

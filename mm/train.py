@@ -128,7 +128,7 @@ class Trainer:
             print(
                 f"{self.exp.name}: {states.count(state['params']):,} parameters, {len(jax.devices())} {device} device(s), mesh {dict(self.mesh.shape)}"
             )
-            if start >= steps and (self.folder / "results.json").exists():
+            if start >= steps and workdir.results(self.folder):
                 print(
                     f"finished: {start} steps, results in {self.folder / 'results.json'} (evaluate again: --mode=evaluate)"
                 )
@@ -236,21 +236,19 @@ class Trainer:
             for name, value in evaluated(evaluator, run):
                 results.setdefault(evaluator.name, {})[name] = value
         results["train"] |= {
+            "evaluated_by": mm.__version__,
             "evaluation_seconds": round(time.monotonic() - began, 1),
             "peak_memory_mib": peak_memory_mib(),
         }
         workdir.write_json(self.folder / "results.json", results)
-        with progress.work("writing the report"):
-            report = write_report(self.folder)
+        report = write_report(self.folder)
         print(f"results: {self.folder / 'results.json'}\nreport:  {report}")
 
     def figures(self, state: states.State) -> dict[str, Any]:
         """Steps, seconds, speed, memory, versions, machine. Figures that only a whole run has are None in others."""
-        exp, before = self.exp, self.folder / "results.json"
-        if not self.step_ms and before.exists():
-            return workdir.read_json(before)[
-                "train"
-            ]  # evaluated again: the training's figures stand
+        exp, before = self.exp, workdir.results(self.folder)
+        if not self.step_ms and before:
+            return before["train"]  # evaluated again: the training's figures stand
         step_ms = statistics.median(self.step_ms) if self.step_ms else None
         places = self.data.space.places if self.data.space else None
         rate = exp.data.batch_size / step_ms * 1e3 if step_ms else None

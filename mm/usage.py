@@ -17,11 +17,13 @@ SETTINGS    python -m mm.main --config FILE --help            every field: type,
             --config.init=RUN                                 starts from the weights of another run
 SWEEP       A FILE whose get_config yields (name, Experiment) pairs: each runs in DIR/NAME; one table at the end.
 DATA        python -m mm.main --mode=check-data --config FILE [--out DIR]     what the data is like; nothing is trained
+            Of your own: configs/my_data.py, docs/your_data.md
 STOP        Ctrl-C (or SIGTERM) saves after the current step; a second one stops at once.
 CONTINUE    The same command again: from the last checkpoint, to the same bits on the same machine.
 WHERE       --workdir DIR (runs/NAME unless given) holds everything: config.json, checkpoints/, metrics.jsonl,
             tensorboard/, results.json, report/index.html; cache/ in it may be deleted. Another experiment needs
             another folder. --wandb=PROJECT sends the figures to Weights & Biases as well.
+REPORT      python -m mm.report RUN        its page anew; RUN RUN2 compares two; --against reference looks for a drift
 EVALUATE    python -m mm.main --mode=evaluate --workdir RUN
 GENERATE    python -m mm.main --mode=generate --input text="a thin seven" --output image,speech
             by the model that ships with mm; --workdir RUN uses a run's, --workdir FILE.safetensors an exported one;

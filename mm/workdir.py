@@ -7,9 +7,11 @@ metrics.jsonl  tensorboard/     results.json  report/  artefact/
 samples/       evals/           what evaluators keep to be looked at, each below its name
 """
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,15 @@ def read_json(path: Path) -> Any:
         ) from e
 
 
+def results(folder: Path) -> dict[str, Any]:
+    """A run's results.json; {} where there is none, or it is damaged: an evaluation writes it anew."""
+    try:
+        found = read_json(folder / "results.json")
+    except UserError:
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("train"), dict) else {}
+
+
 def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = None) -> None:
     """Makes `folder` the home of `exp`, or checks that it already is.
 
@@ -75,21 +86,38 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
         from mm import initial  # 3 s, with JAX
 
         initial.check(exp)
-    try:
-        (folder / "tokenizers").mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"{folder}: cannot be written ({e.strerror}); use another --workdir") from e
-    for name, reference in exp.data.tokenizers.items():
-        source = Path(reference.partition("#")[0])
+    sources = {n: Path(ref.partition("#")[0]) for n, ref in exp.data.tokenizers.items()}
+    for name, source in sources.items():  # all before the first is copied
         if not source.is_file():
             raise UserError(
                 f"{source}: no such file (config.data.tokenizers[{name!r}]); run from the checkout, or mend the path"
             )
+    try:
+        (folder / "tokenizers").mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"{folder}: cannot be written ({e.strerror}); use another --workdir") from e
+    for name, source in sources.items():
         shutil.copyfile(source, folder / "tokenizers" / f"{name}.safetensors")
     known = {"version": mm.__version__, "fingerprint": mark, "experiment": saved}
     if origin:
         known |= {"file": origin.file, "changed": origin.changed}
     write_json(folder / "config.json", known)
+
+
+@contextlib.contextmanager
+def tidied(folder: Path) -> Iterator[None]:
+    """Takes away what a start that is refused wrote into a folder that was no run's; what was built or tokenized stays."""
+    new = not (folder / "config.json").exists()
+    try:
+        yield
+    except UserError:
+        if new and not _begun(folder):
+            (folder / "config.json").unlink(missing_ok=True)
+            shutil.rmtree(folder / "tokenizers", ignore_errors=True)
+            for empty in (folder / "checkpoints", folder):
+                with contextlib.suppress(OSError):  # not there, or not empty
+                    empty.rmdir()
+        raise
 
 
 def experiment(folder: Path, *, whole: bool = False) -> config.Experiment:

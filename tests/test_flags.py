@@ -34,13 +34,13 @@ def test_overrides_are_typed_and_lists_keep_their_commas():
 
 def test_what_overrides_changed_is_written_into_the_run(tmp_path):
     plain = parsed("--config", TOY)
-    assert plain.origin == Origin(TOY, {})
+    assert plain.origins == {"": Origin(TOY, {})}
     command = parsed("--config", TOY, "--config.optim.lr=0.5", "--config.task.scales=(1.0,2.0)")
-    workdir.claim(tmp_path / "run", command.experiment, command.origin)
+    workdir.claim(tmp_path / "run", command.experiment, command.origins[""])
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["file"] == TOY and written["version"] == mm.__version__
     assert written["changed"] == {"optim.lr": [0.3, 0.5], "task.scales": [[1.0], [1.0, 2.0]]}
-    assert parsed("--mode=evaluate", "--workdir=x").origin is None
+    assert parsed("--mode=evaluate", "--workdir=x").origins == {}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_help_answers_on_one_screen_and_a_half(capsys):
     said = capsys.readouterr().out
     assert said.count("\n") <= 36 and max(map(len, said.splitlines())) <= 120
     for word in ("--config.init=", "--workdir", "Ctrl-C", "--wandb=", "taskset", "--extra cuda", "docs/",
-                 "--config FILE --help", "mm.load"):  # fmt: skip
+                 "--config FILE --help", "mm.load", "mm.report"):  # fmt: skip
         assert word in said
     for mode in flags.MODES[1:]:
         assert f"--mode={mode}" in said

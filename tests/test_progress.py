@@ -70,6 +70,28 @@ def test_counted_work_says_how_far_it_is(capsys, often):
     assert lines[-1].startswith("reading 4/4, took ")
 
 
+def test_a_log_does_not_say_the_same_again(capsys, often):
+    with progress.work("counting", total=2) as work:
+        for done in (1, 1, 1, 2):
+            work.update(done)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "took" not in line]
+    assert sum(line.startswith("counting 1/2, ") for line in lines) == 1
+    assert sum(line.startswith("counting 2/2, ") for line in lines) == 1
+
+
+def test_what_is_overdue_is_not_promised_again(monkeypatch):
+    work = progress.Work("step", total=4)
+    now = [0.0]
+    monkeypatch.setattr(work.place.bars, "get_time", lambda: now[0])
+    for done in (1, 2):
+        now[0] += 10.0
+        work.update(done)
+    assert "20 s left" in work.line()
+    work.counted -= 25.0  # the last one was that long ago
+    assert "so far" in work.line()
+    work.close()
+
+
 def test_time_left_follows_from_the_speed(monkeypatch):
     work = progress.Work("step", total=1000, done=100)
     now = [0.0]

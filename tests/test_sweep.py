@@ -46,6 +46,8 @@ def test_each_runs_in_its_folder_and_one_table_compares_them(config, tmp_path, c
         assert row["state"] == "finished" and row["steps"] == 40
         results = json.loads((tmp_path / "sweep" / name / "results.json").read_text())
         assert row["error/distance"] == results["error"]["distance"]
+        settings = json.loads((tmp_path / "sweep" / name / "config.json").read_text())
+        assert settings["file"] == args[2] and settings["changed"] == {"steps": [60, 40]}
         shown = next(line for line in said.splitlines() if line.split()[:2] == [name, "finished"])
         assert f"{row['error/distance']:.4g}" in shown.split()
     assert rows["lr=0.1"]["error/distance"] != rows["lr=0.3"]["error/distance"]

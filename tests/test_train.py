@@ -10,6 +10,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from mm import config, workdir
 from mm.errors import UserError
@@ -213,13 +214,56 @@ def test_experiment_comes_back_from_its_json(tmp_path):
     assert config.to_json(back) == config.to_json(exp) and type(back.task) is toy.Regress
 
 
-def test_evaluate_again_writes_results_anew(tmp_path, capsys):
+def test_results_that_are_lost_or_damaged_are_written_anew(tmp_path, capsys):
     train(toy_config.get_config(), tmp_path / "run")
-    before = json.loads((tmp_path / "run" / "results.json").read_text())
-    (tmp_path / "run" / "results.json").unlink()
-    assert main(["mm", "--mode=evaluate", "--workdir", str(tmp_path / "run")]) == 0
-    after = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert after["error"] == before["error"]
+    path, run = tmp_path / "run" / "results.json", ["--workdir", str(tmp_path / "run")]
+    before = json.loads(path.read_text())
+    path.unlink()
+    assert main(["mm", "--mode=evaluate", *run]) == 0
+    assert json.loads(path.read_text())["error"] == before["error"]
+    for command in (["--mode=evaluate"], ["--config", "tests/toy_config.py"]):
+        path.write_text(json.dumps(before)[:200])
+        assert main(["mm", *command, *run]) == 0
+        after = json.loads(path.read_text())
+        assert after["error"] == before["error"] and after["train"]["steps"] == 60
+
+
+ALONE = """
+from dataclasses import replace
+from mm.data.folder import Folder
+from tests import toy_config
+
+def get_config(arg=""):
+    exp = toy_config.get_config()
+    exp.data.source = Folder(path=arg, modalities=("image", "text"))
+    return exp
+"""
+
+
+def test_data_that_is_refused_leaves_no_folder(tmp_path, capsys):
+    """Files of which no two belong together: found out when the data is opened, behind the claim."""
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / "data" / "images" / "a.png")
+    Image.new("L", (8, 8)).save(tmp_path / "data" / "images" / "b.png")
+    (tmp_path / "data" / "captions.jsonl").write_text('{"image": "c.png", "caption": "c"}\n')
+    (tmp_path / "alone.py").write_text(ALONE)
+    run = ["--config", f"{tmp_path}/alone.py:{tmp_path}/data", "--workdir", str(tmp_path / "run")]
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["mm", *run]) == 2
+    err = capsys.readouterr().err
+    assert "captions.jsonl, line 1" in err and err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "run" / "cache").mkdir(parents=True)
+    assert main(["mm", *run]) == 2
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["cache"]
+
+
+def test_a_tokenizer_that_is_not_there_leaves_no_folder(tmp_path):
+    exp = toy_config.get_config()
+    exp = replace(exp, data=replace(exp.data, tokenizers={"x": str(tmp_path / "x.safetensors")}))
+    with pytest.raises(UserError, match="no such file"):
+        workdir.claim(tmp_path / "run", exp)
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_without_a_checkpoint_says_so(tmp_path):

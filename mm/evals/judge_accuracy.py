@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from mm.evals import kinds as k
+from mm.evals.kinds import Kind
 from mm.evals.samples import emptied
+from mm.evals.statistics import accuracy
 from mm.tasks import Run
-from mm.tasks.judge import labelled
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -25,13 +27,16 @@ class JudgeAccuracy:
     split: str = "validation"
 
     def run(self, run: Run) -> Iterator[tuple[str, Any]]:
-        """Yields (`accuracy`, share), (`rows`, how many); counts of what is taken for what stay in
-        evals/<name>/confusion.json."""
-        rows, labels = labelled(run.data, run.task.settings.column, self.split)
-        found = run.task.judge(run.params).predict(rows)
+        """Yields (`accuracy`, share), its (`interval`, [low, high]), (`rows`, how many); counts of what is
+        taken for what stay in evals/<name>/confusion.json."""
+        kind = Kind(name=run.task.settings.column)
+        rows = k.find_rows(run.data, self.split, kind)
+        rows = rows[np.unique(rows.row, return_index=True)[1]]  # each once
+        labels = rows.group
+        found = run.task.judge(run.params).predict(k.read(run.data, self.split, kind, rows))
         counts = np.zeros((run.task.settings.classes,) * 2, int)
         np.add.at(counts, (labels, found), 1)
         folder = emptied(run.folder / "evals" / self.name)
         (folder / "confusion.json").write_text(json.dumps({"counts": counts.tolist()}) + "\n")
-        yield "accuracy", float((found == labels).mean())
+        yield from accuracy(found == labels, rows.item).items()
         yield "rows", len(labels)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from mm import progress
 from mm.errors import UserError
 from mm.tasks import Run, Terms
 
@@ -37,9 +38,11 @@ class ValidationLoss:
         )
         task, key = _Same(run.task), jax.random.key(0)
         total: Terms = {}
-        for i, batch in zip(range(self.batches), batches, strict=False):
+        numbered = zip(range(self.batches), batches, strict=False)
+        for i, batch in progress.track(numbered, f"{self.name} batch", self.batches):
             terms = _terms(task, run.params, run.buffers, batch, jax.random.fold_in(key, i))
             total = jax.tree.map(lambda a, b: a + b, total, terms) if total else terms
+            jax.block_until_ready(total)  # what is counted is done
         means = {t: float(s) / float(c) for t, (s, c) in jax.device_get(total).items() if c > 0}
         yield "loss", sum(w * means[t] for t, w in run.task.weights.items() if t in means)
         yield from means.items()

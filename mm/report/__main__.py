@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from mm.errors import Parser, UserError
+from mm.errors import Parser, UserError, exit_code
 from mm.report import reference
 from mm.report.compare import existing_run, write_comparison
 from mm.report.page import write_report
@@ -16,11 +16,7 @@ USAGE = """python -m mm.report RUN                       RUN/report/index.html a
 
 def main(argv: list[str]) -> int:
     """Returns 0; 1 for a drift; 2 for what the user can mend."""
-    try:
-        return run(argv)
-    except UserError as e:
-        print(f"mm.report: {e}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: run(argv), "mm.report")
 
 
 def run(argv: list[str]) -> int:
@@ -46,11 +42,14 @@ def run(argv: list[str]) -> int:
         return 0
     found = existing_run(runs[0])
     if options.as_reference:
+        if found.damaged:
+            raise UserError(f"{runs[0]}: {'; '.join(found.damaged.values())}; keep a whole run")
         print(f"reference: {reference.keep(found)}")
         return 0
     if options.against:
         remarks, drifts = reference.against(found, reference.find(found, options.against))
-        print("\n".join([*remarks, *(f"drift: {d}" for d in drifts or ["none"])]))
+        drifts_said = [f"drift: {d}" for d in drifts or ["none"]]
+        print("\n".join([*found.damaged.values(), *remarks, *drifts_said]))
         return 1 if drifts else 0
     try:
         print(f"report: {write_report(runs[0])}")

@@ -8,9 +8,9 @@ from mm.errors import UserError
 from mm.report import curves
 from mm.report.files import RunFiles, read_run
 from mm.report.markup import direction, escape, folded, note, number, table
-from mm.report.page import notices, write
+from mm.report.page import headline, made, named, notices, write
 from mm.report.settings import show
-from mm.report.tables import Figure, flat
+from mm.report.tables import Figure, flat, is_number, shown
 
 
 def write_comparison(a: Path, b: Path, out: Path) -> Path:
@@ -20,47 +20,37 @@ def write_comparison(a: Path, b: Path, out: Path) -> Path:
       UserError: one of them is no run's folder, or `out` cannot be written.
     """
     runs = existing_run(a), existing_run(b)
-    names = [run.folder.name for run in runs]
+    names = [named(run) for run in runs]
     if names[0] == names[1]:
         names = [str(run.folder) for run in runs]
-    first, second = map(escape, names)
-    said = "".join(
-        f"<h3>{mark}: {name}</h3>{notices(run)}"
-        for mark, name, run in zip("AB", map(escape, names), runs, strict=True)
-        if notices(run)
-    )
-    legend = f'<p class="legend"><span><i></i>A: {first}</span><span><i class="b"></i>B: {second}</span></p>'
+    said = legend = ""
+    for mark, title, run in zip("AB", map(escape, names), runs, strict=True):
+        said += f"<h3>{mark}: {title}</h3>{made(headline, run)}{made(notices, run)}"
+        legend += f'<span><i class="{mark.lower()}"></i>{mark}: {title}</span>'
     sections = (
-        ("Figures", _figures(*runs)),
-        ("Curves", legend + curves.overlaid(runs[0].curves, runs[1].curves)),
-        (
-            "Settings",
-            _differences(runs[0].settings, runs[1].settings, "The settings are the same."),
-        ),
-        (
-            "Versions and machine",
-            _differences(_where(runs[0]), _where(runs[1]), "They are the same."),
-        ),
+        ("Figures", made(_figures, *runs)),
+        ("Curves", f'<p class="legend">{legend}</p>{made(_curves, *runs)}'),
+        ("Settings", made(_settings, *runs)),
+        ("Versions and machine", made(_where, *runs)),
     )
-    body = "".join(f"<h2>{title}</h2>{part}" for title, part in sections)
     try:
-        return write(
-            out, f"{names[0]} and {names[1]}", f"<h1>{first} and {second}</h1>{said}{body}"
-        )
+        return write(out, f"{names[0]} and {names[1]}", said, sections)
     except OSError as e:
         raise UserError(f"--out {out}: cannot be written ({e.strerror}); name another file") from e
 
 
 def existing_run(folder: Path) -> RunFiles:
-    """A run's files. Raises UserError where `folder` holds no run."""
+    """A run's files, as far as they can be read. Raises UserError where `folder` holds no run."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the --workdir of a run")
-    run = read_run(folder)
-    if not run.settings:
+    if (folder / "sweep.json").exists():
+        runs = ", ".join(p.parent.name for p in sorted(folder.glob("*/config.json")))
+        raise UserError(f"{folder}: holds a sweep; name one of its runs: {runs}")
+    if not (folder / "config.json").exists():
         raise UserError(
-            f"{folder}: holds no run (no readable config.json); name the --workdir of one that was started"
+            f"{folder}: holds no run (no config.json); name the --workdir of one that was started"
         )
-    return run
+    return read_run(folder)
 
 
 def _figures(a: RunFiles, b: RunFiles) -> str:
@@ -103,28 +93,33 @@ def _recorded(name: str) -> bool:
 
 
 def _row(name: str, pair: tuple[Figure, Figure], skip: int = 0) -> tuple[str, str, str, str]:
-    return direction(name[skip:]), _difference(*pair), _shown(pair[0]), _shown(pair[1])
-
-
-def _shown(figure: Figure) -> str:
-    between = f" <small>{number(list(figure.interval))}</small>" if figure.interval else ""
-    return number(figure.value) + between
+    return direction(name[skip:]), _difference(*pair), shown(pair[0]), shown(pair[1])
 
 
 def _difference(a: Figure, b: Figure) -> str:
-    if not all(isinstance(f.value, (int, float)) and not isinstance(f.value, bool) for f in (a, b)):
+    if not (is_number(a.value) and is_number(b.value)):
         return "" if a.value == b.value else "differs"
     change = b.value - a.value
     return "0" if change == 0 else f"{'+' if change > 0 else '&minus;'}{number(abs(change))}"
 
 
-def _where(run: RunFiles) -> dict[str, Any]:
-    return {part: run.train.get(part) for part in ("versions", "machine")}
+def _curves(a: RunFiles, b: RunFiles) -> str:
+    return curves.overlaid(a.curves, b.curves) or note("Neither run has logged a step.")
+
+
+def _settings(a: RunFiles, b: RunFiles) -> str:
+    return _differences(a.settings, b.settings, "The settings are the same.")
+
+
+def _where(a: RunFiles, b: RunFiles) -> str:
+    parts = ("versions", "machine")
+    known = [{part: run.train.get(part) for part in parts} for run in (a, b)]
+    return _differences(*known, "They are the same.")
 
 
 def _differences(a: Any, b: Any, none: str) -> str:
     rows = [
-        (escape(name), show(old), show(new))
-        for name, (old, new) in config.differences(a, b).items()
+        (escape(path), show(old), show(new))
+        for path, (old, new) in config.differences(a, b).items()
     ]
     return table(("", "A", "B"), rows, words=True) if rows else note(none)

@@ -29,18 +29,28 @@ class Line:
 def losses(run: RunFiles) -> str:
     """A chart for each loss term, metric and rate; dots are validation."""
     trained = [n for n in run.curves if not n.startswith(("validation/", "cosine/"))]
-    trained = [n for n in trained if any(v != 0 for _, v in run.curves[n])]
+    trained = [n for n in trained if n != "skipped" or any(v != 0 for _, v in run.curves[n])]
     held = {n: run.curves.get(f"validation/{n}", []) for n in trained}
     charts = [chart(n, [Line(run.curves[n]), Line(held[n], "dot")]) for n in trained]
     known = {f"validation/{n}" for n in trained}
     alone = [n for n in run.curves if n.startswith("validation/") and n not in known]
     charts += [chart(n, [Line(run.curves[n], "dot")]) for n in alone]
-    said = (
-        note("Lines: training, as logged. Dots: validation. The last of each stands in the title.")
-        if any(held.values())
-        else ""
-    )
+    said = "By step. Lines: training, as logged. Dots: validation. The last of each stands in the title."
+    said = note(said + _other_batches(run)) if any(held.values()) else note("By step, as logged.")
     return f'{said}<div class="charts">{"".join(charts)}</div>' if charts else ""
+
+
+def _other_batches(run: RunFiles) -> str:
+    """A word on terms that cannot be compared between training and validation."""
+    trained = (run.settings.get("data") or {}).get("batch_size")
+    named = [e for e in run.settings.get("evals") or () if e.get("name") == "validation"]
+    sizes = {e["batch_size"] for e in named if "batch_size" in e} - {trained}
+    if not (trained and sizes):
+        return ""
+    return (
+        f" Batches are of {trained} examples in training, of {sizes.pop()} in validation: terms that compare the "
+        "examples of a batch with each other, as contrast does, are larger in the larger one."
+    )
 
 
 def cosines(run: RunFiles) -> str:
@@ -56,7 +66,7 @@ def cosines(run: RunFiles) -> str:
 
 def overlaid(a: Curves, b: Curves) -> str:
     """The curves of two runs in the same charts; names that only one of them has stand alone."""
-    names = [n for n in [*a, *(n for n in b if n not in a)] if not n.startswith("skipped")]
+    names = [n for n in [*a, *(n for n in b if n not in a)] if n != "skipped"]
     charts = [chart(n, [Line(a.get(n, [])), Line(b.get(n, []), "b")]) for n in names]
     return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
 

@@ -1,4 +1,4 @@
-"""Reads a run's folder for a page: what is missing or damaged is empty, so that a page shows what there is."""
+"""Reads a run's folder for a page: what is missing or damaged is empty, and said, so that a page shows what there is."""
 
 import dataclasses
 import json
@@ -10,6 +10,10 @@ Curves = dict[str, list[tuple[int, float]]]
 """(step, value) by the name it was logged under; only finite values."""
 
 
+class Damaged(Exception):
+    """A file is there but cannot be read; says which and why."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunFiles:
     """What a run has written.
@@ -18,12 +22,14 @@ class RunFiles:
       config: config.json: the experiment, and what was changed on the command line.
       results: results.json, empty before the run is finished.
       curves: metrics.jsonl.
+      damaged: what is wrong with which of these files.
     """
 
     folder: Path
     config: dict[str, Any]
     results: dict[str, Any]
     curves: Curves
+    damaged: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -38,8 +44,7 @@ class RunFiles:
     @property
     def train(self) -> dict[str, Any]:
         """Figures of the training itself."""
-        found = self.results.get("train")
-        return found if isinstance(found, dict) else {}
+        return self.of("train")
 
     @property
     def step(self) -> int:
@@ -54,34 +59,54 @@ class RunFiles:
 
 def read_run(folder: Path) -> RunFiles:
     """Everything of a run that is small."""
-    folder = Path(folder)
-    settings, results = (read_object(folder / n) for n in ("config.json", "results.json"))
-    return RunFiles(folder, settings, results, read_curves(folder / "metrics.jsonl"))
+    folder, damaged = Path(folder), {}
+    found: list[dict[str, Any]] = []
+    for name in ("config.json", "results.json"):
+        try:
+            found.append(read_object(folder / name))
+        except Damaged as e:
+            found.append({})
+            damaged[name] = str(e)
+    curves, wrong = read_curves(folder / "metrics.jsonl")
+    return RunFiles(folder, *found, curves, damaged | ({"metrics.jsonl": wrong} if wrong else {}))
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object, or {} where there is none."""
+    """A JSON object, or {} where there is no such file.
+
+    Raises:
+      Damaged: it is no JSON object, or may not be read.
+    """
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
-    return value if isinstance(value, dict) else {}
+    except (OSError, ValueError, RecursionError) as e:
+        raise Damaged(f"{path.name} cannot be read: it is cut or damaged ({e})") from e
+    if not isinstance(value, dict):
+        raise Damaged(f"{path.name} cannot be read: it holds a {type(value).__name__}, no object")
+    return value
 
 
-def read_curves(path: Path) -> Curves:
-    """The logged values; the last line of a killed run may be cut and is left out."""
+def read_curves(path: Path) -> tuple[Curves, str]:
+    """The logged values, and what is wrong: lines that cannot be read, as the last one of a killed run, are left out."""
     curves: Curves = {}
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
-        return {}
-    for line in lines:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}, ""
+    except OSError as e:
+        return {}, f"{path.name} cannot be read ({e.strerror})"
+    wrong = []
+    for number, line in enumerate(lines, 1):
         try:
             values = dict(json.loads(line))
             step = int(values.pop("step"))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            wrong.append(number)
             continue
         for name, value in values.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
                 curves.setdefault(name, []).append((step, float(value)))
-    return curves
+    said = f"{path.name}: {len(wrong)} of {len(lines)} lines cannot be read" if wrong else ""
+    return curves, said and f"{said} (the first is line {wrong[0]}) and are left out"

@@ -60,7 +60,8 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]], words: bool = Fals
     for first, *rest in rows:
         cells = "".join(f'<td class="{kind}">{c}</td>' for c in rest)
         body += f"<tr><td>{first}</td>{cells}</tr>"
-    return f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
+    # What scrolls can be reached by keyboard.
+    return f'<div class="scroll" tabindex="0"><table><tr>{top}</tr>{body}</table></div>'
 
 
 def folded(title: str, body: str, opened: bool = False) -> str:
@@ -78,24 +79,26 @@ def tile(path: Path, caption: str = "", wrong: bool = False, player: bool = True
     """
     try:
         body = _content(path, player)
-    except (OSError, RuntimeError, ValueError):  # moved or cut: the page stands without it
+    except (OSError, RuntimeError, ValueError, SyntaxError):  # moved, cut: the page stands without
         body = "<p>(unreadable)</p>"
     below = f'<p class="said">{caption}</p>' if caption else ""
     return f'<div class="{"tile wrong" if wrong else "tile"}">{body}{below}</div>'
 
 
 def _content(path: Path, player: bool) -> str:
+    name = escape(f"{path.parent.name.replace('-to-', ' to ')} {path.stem}")
     if path.suffix in pictures.PICTURES:
         with Image.open(path) as picture:
-            return f'<img alt="{escape(path.parent.name)}" src="{picture_data(picture)}">'
+            return f'<img alt="{name}" src="{picture_data(picture)}">'
     if path.suffix in pictures.SOUNDS:
         seen = picture_data(pictures.spectrogram(pictures.waveform(path)))
         # Narrower than its controls: what is cut off is the far end, not the button that plays.
-        sound = f'<div class="player"><audio controls src="{sound_data(path)}"></audio></div>'
-        return f'<img class="ink" alt="spectrogram" src="{seen}">{sound if player else ""}'
+        audio = f'<audio controls aria-label="{name}" src="{sound_data(path)}"></audio>'
+        sound = f'<div class="player">{audio}</div>' if player else ""
+        return f'<img class="ink" alt="spectrogram of {name}" src="{seen}">{sound}'
     if path.suffix == pictures.ARRAY:
         seen = picture_data(pictures.greys(path, SIDE))
-        return f'<img class="ink" alt="array" src="{seen}">'
+        return f'<img class="ink" alt="array {name}" src="{seen}">'
     return f"<p>{escape(pictures.words(path))}</p>"
 
 

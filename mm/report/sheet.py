@@ -85,7 +85,7 @@ def beside_real(run: RunFiles) -> str:
             continue
         columns = (row["source_files"], real, tokenized, row["files"], row["group"])
         lines = ""
-        for source, *shown, group in list(zip(*columns, strict=True))[:SHOWN]:
+        for source, *shown, group in zip(*columns, strict=True):
             first = tile(folder / source, f"given: {escape(str(group))}", player=False)
             tiles = (
                 tile(folder / file, word)
@@ -100,6 +100,3 @@ def beside_real(run: RunFiles) -> str:
         "encoded and decoded: no model of the tokens can do better."
     )
     return note(text) + body if body else ""
-
-
-SHOWN = 6  # examples of a pair: the sheet above has all of them

@@ -68,7 +68,9 @@ def embedding_map(run: RunFiles) -> str:
             groups = {name: kept[f"group/{name}"] for name in names}
         kind = np.repeat(names, [len(z[name]) for name in names])
         plane, share = principal_plane(np.concatenate([z[n] for n in names]))
-        panels = _panel(f"kinds, {percent(share)}% of the variance", plane, kind, plane)
+        legend = "".join(f"<span>{_dot(i)}{escape(n)}</span>" for i, n in enumerate(names))
+        title = f"kinds, {percent(share)}% of the variance"
+        panels = _panel(title, plane, kind, plane, f'<p class="legend">{legend}</p>')
         own, share = principal_plane(np.concatenate([z[n] - z[n].mean(0) for n in names]))
         panels += "".join(_panel(n, own[kind == n], groups[n], own) for n in names)
         body += note(
@@ -92,8 +94,18 @@ def principal_plane(z: np.ndarray) -> tuple[np.ndarray, float]:
     return centred @ axes.T, float((s[:2] ** 2).sum() / max((s**2).sum(), 1e-30))
 
 
-def _panel(title: str, plane: np.ndarray, group: np.ndarray, whole: np.ndarray) -> str:
-    """Points float[n, 2], coloured by group, in the frame of the points `whole`."""
+def _dot(i: int) -> str:
+    return f'<i class="dot" style="background:{GROUP_COLOURS[i % len(GROUP_COLOURS)]}"></i>'
+
+
+def _panel(
+    title: str, plane: np.ndarray, group: np.ndarray, whole: np.ndarray, legend: str = ""
+) -> str:
+    """Points float[n, 2], coloured by group, in the frame of the points `whole`.
+
+    Args:
+      legend: HTML that names the groups; without it each has its name at its mean.
+    """
     size, rim = 270, 14
     low, span = whole.min(0), np.maximum(np.ptp(whole, axis=0), 1e-9)
     xy = rim + (plane - low) / span * (size - 2 * rim)
@@ -107,9 +119,10 @@ def _panel(title: str, plane: np.ndarray, group: np.ndarray, whole: np.ndarray) 
         dots += f'<path d="{path}" stroke="{colour}" stroke-width="4" stroke-linecap="round" opacity=".6"/>'
         name, (x, y) = escape(str(g)), own.mean(0)
         x = min(max(x, 6 * len(name)), size - 6 * len(name))  # long names stay inside
-        means += f'<text class="group" x="{x:.1f}" y="{y + 5:.1f}">{name}</text>'
+        if not legend:
+            means += f'<text class="group" x="{x:.1f}" y="{y + 5:.1f}">{name}</text>'
     return (
         f"<figure><figcaption>{escape(title)} <small>{len(group):,} rows</small></figcaption>"
         f'<svg viewBox="0 0 {size} {size}" role="img" aria-label="map of {escape(title)}">'
-        f'<rect class="frame" x=".5" y=".5" width="{size - 1}" height="{size - 1}"/>{dots}{means}</svg></figure>'
+        f'<rect class="frame" x=".5" y=".5" width="{size - 1}" height="{size - 1}"/>{dots}{means}</svg>{legend}</figure>'
     )

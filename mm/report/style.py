@@ -13,7 +13,9 @@ h1{font-size:1.6rem;margin:0 0 .2rem;overflow-wrap:anywhere} h2{font-size:1.25re
 h3{font-size:1rem;margin:1.2rem 0 .3rem} a{color:var(--accent)}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.6rem 0}
 p.note,small{color:var(--soft)} p.note{margin:.2rem 0 .8rem;max-width:46rem}
-p.notice{background:var(--note);padding:.5rem .8rem;border-radius:6px;max-width:46rem}
+.notice{background:var(--note);padding:.1rem .8rem;border-radius:6px;max-width:46rem} .notice p{margin:.4rem 0}
+dl.main{display:flex;flex-wrap:wrap;gap:.4rem 2rem;margin:.4rem 0 .8rem} dl.main dt{font-size:13px;color:var(--soft)}
+dl.main dd{margin:0;font-size:1.3rem;font-weight:600;font-variant-numeric:tabular-nums} footer{margin:3rem 0 1rem}
 .scroll{overflow-x:auto} details{margin:.5rem 0} summary{cursor:pointer}
 table{border-collapse:separate;border-spacing:0;font-variant-numeric:tabular-nums;font-size:14px}
 th{text-align:left;font-weight:600} th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);
@@ -29,14 +31,16 @@ td small{display:inline-block}
 .tile.wrong{border-color:var(--wrong)} .tile.wrong b{color:var(--wrong)} .tile b{font-weight:600}
 .tile img{display:block;width:100%;aspect-ratio:1;border-radius:3px} .tile p{margin:0;overflow-wrap:break-word}
 .tile p.said{color:var(--soft)} .tile p{font-size:11px;padding:0 1px}
-.player{overflow:hidden;height:30px;margin-top:2px;border-radius:15px} .player audio{width:240px;height:30px;display:block}
+.player{overflow:clip;height:30px;margin-top:2px;border-radius:15px} .player audio{width:240px;height:30px;display:block}
+.player:focus-within,.scroll:focus-visible{outline:2px solid var(--accent);outline-offset:1px}
 .row{display:flex;gap:6px;align-items:flex-start;margin:.4rem 0} .row .tile{flex:0 0 50px} .large .tile{flex-basis:70px}
 .row .arrow{align-self:center;color:var(--soft);flex:0 0 auto}
 .rows{display:grid;gap:.2rem 1.5rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr))}
 .rows.narrow{grid-template-columns:repeat(auto-fill,minmax(155px,1fr))} .rows .row{overflow-x:auto}
 .legend span{display:inline-block;margin-right:1rem} .legend i{display:inline-block;width:1.4em;
 border-top:2px solid var(--accent);vertical-align:middle;margin-right:.35em}
-.legend i.b{border-top:2px dashed var(--second)}
+.legend i.b{border-top:2px dashed var(--second)} p.legend{margin:.2rem 0;font-size:13px}
+.legend i.dot{width:.7em;height:.7em;border:0;border-radius:50%}
 .charts{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,270px),1fr))}
 figure{margin:0;min-width:0} figcaption{font-size:13px;overflow-wrap:anywhere} svg{display:block;width:100%;height:auto}
 svg text{font:11px system-ui,sans-serif;fill:var(--soft)} svg .frame{stroke:var(--line);fill:none}

@@ -1,12 +1,15 @@
 """Every figure of results.json, with its interval and what it is to be compared with."""
 
 import dataclasses
+import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from mm.report.files import RunFiles, read_object
 from mm.report.markup import direction, escape, folded, note, number, percent, table
 
 KNOWN = ("any_to_any", "retrieval", "judge", "tokenizer", "train")
+FIRST = ("accuracy", "map", "loss", "unexplained", "exact", "real")  # what an evaluator is for
 MAIN = ("accuracy", "map", "mean")  # the figures that a plain `interval` beside them belongs to
 
 
@@ -31,6 +34,26 @@ def flat(results: Any, name: str = "") -> dict[str, Figure]:
                 interval = results.get("interval")
             found[path] = Figure(value, tuple(interval) if interval else None)
     return found
+
+
+def main_figures(results: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
+    """Of each evaluator its main figure (`FIRST`, or else its first one): "evaluator/figure" -> (mean, of how many)."""
+    main: dict[str, tuple[float, int]] = {}
+    for name, figures in results.items():
+        if name == "train" or not isinstance(figures, dict):
+            continue
+        cells = [v for v in figures.values() if isinstance(v, dict)] or [figures]
+        known = dict.fromkeys(k for cell in cells for k, v in cell.items() if is_number(v))
+        first = next((k for k in (*FIRST, *known) if k in known), None)
+        values = [cell[first] for cell in cells if is_number(cell.get(first))]
+        if first is not None:
+            main[f"{name}/{first}"] = statistics.fmean(values), len(values)
+    return main
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one; yes and no are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def generation(run: RunFiles) -> str:
@@ -124,7 +147,13 @@ def confusion(run: RunFiles) -> str:
 
 def tokenizers(run: RunFiles) -> str:
     """What the tokenizers lose, and how evenly they use their codes."""
-    return _plain(run.of("tokenizer"))
+    text = (
+        "Usage is the share of the codebook that occurs, perplexity how many codes would occur as evenly; mse and "
+        "psnr_db are of the raw values, unexplained is the error's share of the variance in the features that are "
+        "compared; exact: how many come back as they were."
+    )
+    found = _plain(run.of("tokenizer"))
+    return note(text) + found if found else ""
 
 
 def others(run: RunFiles) -> str:
@@ -153,11 +182,16 @@ def everything(run: RunFiles) -> str:
 
 def listed(figures: dict[str, Any]) -> str:
     """Figures one below the other, with intervals."""
-    rows = []
-    for name, figure in flat(figures).items():
-        between = f" <small>{number(list(figure.interval))}</small>" if figure.interval else ""
-        rows.append((direction(name), number(figure.value) + between))
-    return table(("", ""), rows) if rows else ""
+    found = flat(figures)
+    rows = [(direction(name), shown(figure)) for name, figure in found.items()]
+    between = any(figure.interval for figure in found.values())
+    return table(("", "value [95%]" if between else "value"), rows) if rows else ""
+
+
+def shown(figure: Figure) -> str:
+    """A cell: the value, and its interval."""
+    between = f" <small>{number(list(figure.interval))}</small>" if figure.interval else ""
+    return number(figure.value) + between
 
 
 def _beside(cell: dict[str, Any], *figures: str) -> str:

@@ -82,9 +82,12 @@ def folder(tmp_path: Path) -> Path:
     }
     (tmp_path / "results.json").write_text(json.dumps(results))
     experiment = to_json(Experiment(name="small & <sharp>", task=None, data=Data(source=None)))
+    names = ("any_to_any", "retrieval", "judge", "tokenizer")
+    evals = [{"type": "elsewhere:Evaluator", "name": name} for name in names]
     settings = {
         "version": mm.__version__, "fingerprint": "f", "file": "configs/small.py:arg",
-        "changed": {"optim.lr": [1e-3, 5e-4]}, "experiment": experiment | {"steps": 4000},
+        "changed": {"optim.lr": [1e-3, 5e-4]},
+        "experiment": experiment | {"steps": 4000, "evals": evals},
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(settings))
     keep_shown(tmp_path / "evals" / "retrieval")

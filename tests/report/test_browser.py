@@ -28,7 +28,15 @@ PROBE = """<script>addEventListener('load', () => {
   all('details').forEach(d => d.open = true);
   const beyond = all('body *').filter(e => !e.closest('.scroll, .player, .rows, pre, svg')
     && e.getBoundingClientRect().right > innerWidth + 1);
+  // Whoever comes by keyboard reaches every player and every table that scrolls; a focus on what is cut off of a
+  // player does not move its button away.
+  const reached = e => { e.focus(); return document.activeElement === e; };
+  const moved = e => { e.scrollLeft = 50; return e.scrollLeft; };
+  const deaf = all('audio').filter(a => !reached(a) || moved(a.closest('.player')));
+  const stuck = all('.scroll').filter(e => !reached(e));
+  const asked = performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:'));
   setTimeout(() => parent.postMessage(JSON.stringify({inner: innerWidth,
+    unreached: deaf.length + stuck.length, outside: asked.length,
     width: document.documentElement.scrollWidth, beyond: beyond.map(e => e.outerHTML.slice(0, 80)),
     broken: all('img').filter(i => !i.naturalWidth).length,
     silent: all('audio').filter(a => a.error || !(a.duration > 0)).length}), '*'), 3000)
@@ -63,6 +71,7 @@ def test_nothing_is_cut_off_and_all_is_read(folder, tmp_path_factory, width):
         said = re.search("<title>(.*?)</title>", browse(frame, home, *flags), re.S)[1]
         found = json.loads(html.unescape(said))
         assert found["inner"] == width and found["width"] <= width, found
+        assert found["unreached"] == found["outside"] == 0, found
         assert found["beyond"] == [] and found["broken"] == 0 and found["silent"] == 0, found
 
 

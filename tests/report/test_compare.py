@@ -66,6 +66,11 @@ def test_an_unfinished_run_can_be_compared(tmp_path):
     (b / "results.json").unlink()
     assert main([str(a), str(b)]) == 0
     assert "not finished" in (a / "report" / "compare.html").read_text()
+    (b / "results.json").write_text('{"find": {"a->b": {"map": 1.0, "interval": 3}}, "train": []}')
+    (a / "metrics.jsonl").write_text("{")
+    assert main([str(a), str(b)]) == 0
+    page = (a / "report" / "compare.html").read_text()
+    assert "1 of 1 lines cannot be read" in page and "does not read" in page
 
 
 def test_intervals_that_touch_overlap():
@@ -132,6 +137,8 @@ def test_a_run_on_its_way_is_compared_as_far_as_it_is(reference, tmp_path, capsy
     [
         (["nowhere"], "nowhere: no such folder"),
         (["docs"], "docs: holds no run"),
+        (["sweep"], "sweep: holds a sweep; name one of its runs: a, b"),
+        (["cut", "--as-reference"], "results.json cannot be read"),
         (["good", "--against", "docs/results/tony.json"], "did you mean 'docs/results/tiny.json'?"),
         (["good", "--against", "broken.json"], "not readable as JSON"),
         (["good", "--against", "other.json"], "not a reference"),
@@ -146,6 +153,10 @@ def test_a_run_on_its_way_is_compared_as_far_as_it_is(reference, tmp_path, capsy
 )
 def test_bad_input_is_one_line(reference, tmp_path, capsys, arguments, said):
     trained(tmp_path / "part", seed=0, last=1000)
+    for name in "ab":
+        trained(tmp_path / "sweep" / name, seed=0)
+    Path("sweep/sweep.json").write_text("{}")
+    (trained(tmp_path / "cut", seed=0) / "results.json").write_text('{"train": {"st')
     Path("broken.json").write_text("{")
     Path("other.json").write_text('{"curves": 3}')
     before = sorted(tmp_path.rglob("*"))
@@ -159,5 +170,5 @@ def test_the_command_makes_a_page_anew(folder):
     shutil.rmtree(folder / "report", ignore_errors=True)
     command = [sys.executable, "-m", "mm.report", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"report: {folder / 'report' / 'index.html'}"
+    assert done.stdout.splitlines()[-1] == f"report: {folder / 'report' / 'index.html'}"
     assert (folder / "report" / "index.html").stat().st_size > 10_000

@@ -27,6 +27,8 @@ RECIPES = Path(__file__).parents[2] / "configs" / "judges"
 class Bars:
     """Upright (0) and lying (1) bars as opened data; the order repeats a row and leaves one out."""
 
+    source = None
+
     def __init__(self, rows=64):
         self.rows, self.read = rows, []
 
@@ -203,8 +205,9 @@ def test_the_evaluator_counts_on_the_split_it_names(trained, tmp_path):
         rows, labels = labelled(run.data, "picture", split)
         right = float((reversed_judge.predict(rows) == labels).mean())
         found = dict(JudgeAccuracy(split=split).run(run))
+        low, high = found.pop("interval")
         assert found == {"accuracy": right, "rows": 64}
-        assert right < 0.1
+        assert low <= right < high < 0.2
         counts = json.loads((tmp_path / "evals" / "judge" / "confusion.json").read_text())["counts"]
         assert np.array(counts).sum(1).tolist() == np.bincount(labels).tolist()
         assert np.trace(counts) == round(64 * right)
