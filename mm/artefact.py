@@ -5,9 +5,11 @@ and how well it does (card), and carries the fingerprint of its contents, so tha
 the wrong statistics nor exchanged unnoticed.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,22 @@ def write(
     partial.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata))
     os.replace(partial, path)
     return mark
+
+
+def settings(kind: type, fields: dict[str, Any]) -> Any:
+    """A dataclass from its part of a config: nested ones are dataclasses again, and lists tuples.
+
+    Raises:
+      TypeError: it has no such field, or one without a default is not there.
+    """
+    hints = typing.get_type_hints(kind)
+
+    def value(hint: Any, found: Any) -> Any:
+        if isinstance(found, dict) and dataclasses.is_dataclass(hint):
+            return settings(hint, found)
+        return tuple(value(None, f) for f in found) if isinstance(found, list) else found
+
+    return kind(**{name: value(hints.get(name), found) for name, found in fields.items()})
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

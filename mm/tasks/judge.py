@@ -173,16 +173,11 @@ def load(path: str | Path) -> Judge:
     settings = Classify(
         column=config["column"],
         classes=config["classes"],
-        front=fronts.KINDS[config["front"].pop("kind")](**tuples(config["front"])),
-        network=ConvNet(**tuples(config["network"])),
+        front=artefact.settings(fronts.KINDS[config["front"].pop("kind")], config["front"]),
+        network=artefact.settings(ConvNet, config["network"]),
     )
     params = traverse_util.unflatten_dict(arrays, sep=".")
     return Judge(settings, params, meta["card"], meta["fingerprint"])
-
-
-def tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields of settings as they were before JSON turned tuples into lists."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 
 def split(settings: Classify) -> nnx.GraphDef:

@@ -30,8 +30,7 @@ class Autoencode:
 
     Attributes:
       column: whose raw rows are learned; the artefact is named after it.
-      network: settings with `kind: ClassVar[str]` (the artefact's kind), JSON-ready fields, `latent` (features of a latent), and
-        `build(rngs) -> mm.tokenizers.autoencoder.Network`.
+      network: `mm.tokenizers.autoencoder.Settings`, of mm or of the recipe's own.
       quantizer: settings of `mm.tokenizers.quantizers`.
       weights: what each reconstruction term, and the commitment, counts.
       replace: share of codes that the decoder gets from another row of the batch (same place): what a model
@@ -51,8 +50,8 @@ class Autoencode:
     card: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def validate(self) -> None:
-        """Raises UserError for a share outside [0, 1), a network that cannot be built, or latents that the
-        quantizer does not fit."""
+        """Raises UserError for a share outside [0, 1), settings of the network that make no sense, or latents
+        that the quantizer does not fit."""
         if hasattr(self.network, "validate"):
             self.network.validate()
         if self.network.latent != self.quantizer.width:
@@ -65,6 +64,12 @@ class Autoencode:
             )
 
     def build(self, data: Any) -> "AutoencoderTask":
+        """Raises UserError: see `autoencoder.check_network`; or no term of the network has a weight."""
+        terms = autoencoder.check_network(self.network)
+        if not terms & self.weights.keys():
+            raise UserError(
+                f"config.task.weights: of the network's terms ({', '.join(sorted(terms))}) none has a weight; add one"
+            )
         return AutoencoderTask(self, data)
 
 
@@ -74,7 +79,7 @@ class AutoencoderTask:
     def __init__(self, settings: Autoencode, data: Any):
         self.settings, self.data = settings, data
         self.weights: Mapping[str, float] = settings.weights
-        self.structure = autoencoder.split(settings.network)
+        self.structure, _ = autoencoder.split(settings.network)
 
     def init(self, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
         """Fresh weights of the network, and the quantizer's buffers."""
@@ -100,8 +105,8 @@ class AutoencoderTask:
         return terms | quantizer.terms(buffers, coded), quantizer.update(buffers, coded, of_update)
 
     def _check_rows(self, rows: Any) -> None:
-        takes = getattr(self.settings.network, "row", None)
-        if takes and (rows.shape[1:], rows.dtype) != (takes.shape, takes.dtype):
+        takes = self.settings.network.row
+        if (rows.shape[1:], rows.dtype) != (takes.shape, takes.dtype):
             raise UserError(
                 f"config.task.network: takes rows {takes.dtype}{list(takes.shape)}, those of "
                 f"{self.settings.column!r} are {rows.dtype}{list(rows.shape[1:])}; make its settings and the source's equal"
@@ -117,7 +122,8 @@ class AutoencoderTask:
         figures = self.figures(params, buffers)
         path = folder / f"{s.column}.safetensors"
         arrays = autoencoder.flatten(params, buffers, s.dtype)
-        artefact.write(path, s.network.kind, config, arrays, s.card | {"validation": figures})
+        kind = autoencoder.kind_of(s.network)
+        artefact.write(path, kind, config, arrays, s.card | {"validation": figures})
         return path
 
     def figures(self, params: Any, buffers: Any) -> dict[str, float]:

@@ -8,7 +8,6 @@ say (whose voice it is). Phases are not coded: `signal.griffin_lim` finds some t
 
 import dataclasses
 from pathlib import Path
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +18,13 @@ from flax import nnx
 
 from mm.errors import UserError
 from mm.models.layers import Block, LayerNorm, Linear, run_stack, sincos_1d, stack
-from mm.space import Grid, Modality, Vocabulary
+from mm.space import Grid
 from mm.tasks import Terms
 from mm.tokenizers import signal
-from mm.tokenizers.autoencoder import Autoencoder
 from mm.tokenizers.recordings import framed, read_recording
 
 DB = 20 / np.log(10)  # decibels per natural unit of log magnitude
 RENDERED = 16  # waves whose phases are found together: what fits in a core's cache is twice as fast
-CHUNK = 128  # rows per compiled call
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -54,7 +51,6 @@ class AudioAutoencoder:
         but never above the first of these (below its loudest moment), and always below the second.
     """
 
-    kind: ClassVar[str] = "audio"
     rate: int = 8000
     length: int = 8000
     peak: float = 0.9
@@ -106,6 +102,21 @@ class AudioAutoencoder:
 
     def build(self, rngs: nnx.Rngs) -> "AudioNetwork":
         return AudioNetwork(self, rngs=rngs)
+
+    def read_file(self, path: Path) -> np.ndarray:
+        """A user's recording -> float32[length]: one channel, ends trimmed, at the training level.
+
+        Raises UserError: see `read_recording`.
+        """
+        return framed(read_recording(path, self.rate), self)
+
+    def write_file(self, raw: np.ndarray, stem: Path) -> Path:
+        """float32[length] -> a WAV of 16 bit; returns its path."""
+        stem = Path(stem)
+        path = stem.with_name(stem.name + ".wav")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.clip(raw, -1, 1), self.rate, subtype="PCM_16")
+        return path
 
 
 class AudioNetwork(nnx.Module):
@@ -205,47 +216,3 @@ def steady_noise(magnitude_bfk: jax.Array) -> jax.Array:
     power = jnp.square(magnitude_bfk).mean(-1, keepdims=True)
     weight = jnp.square(1 / (power + 1e-9))
     return (weight * magnitude_bfk).sum(1, keepdims=True) / weight.sum(1, keepdims=True)
-
-
-class AudioTokenizer:
-    """See `mm.tokenizers.Tokenizer`. Raw rows are float32[n, length] in [-1, 1]."""
-
-    def __init__(self, *, name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
-        self.settings = AudioAutoencoder(**meta["config"]["network"])
-        config = meta["config"]["quantizer"]
-        self._autoencoder = Autoencoder(self.settings, config, arrays, chunk=CHUNK)
-        vocabulary = Vocabulary(name=name, size=self._autoencoder.codes)
-        self.modality = Modality(name=name, vocabulary=vocabulary, layout=self.settings.grid)
-        self.fingerprint: str = meta["fingerprint"]
-        self.card: dict[str, Any] = meta["card"]
-        self.vectors: np.ndarray | None = self._autoencoder.vectors
-
-    def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
-        """float32[n, length] -> ids int32[n, places] in order of time, lengths int32[n]."""
-        raw = np.asarray(raw)
-        if raw.shape[1:] != (self.settings.length,) or raw.dtype != np.float32:
-            raise ValueError(
-                f"waves are float32[n, {self.settings.length}], not {raw.dtype}{list(raw.shape)}"
-            )
-        return self._autoencoder.encode(raw), np.full(len(raw), self.modality.size, np.int32)
-
-    def decode(self, ids: np.ndarray, length: np.ndarray | None = None) -> np.ndarray:
-        """ids int[n, places] -> float32[n, length]."""
-        return self._autoencoder.decode(np.asarray(ids))
-
-    def read_file(self, path: Path) -> np.ndarray:
-        """A user's recording -> float32[length]: one channel, ends trimmed, at the training level.
-
-        Raises UserError: see `read_recording`.
-        """
-        s = self.settings
-        wave = read_recording(path, s.rate)
-        return framed(wave, s)
-
-    def write_file(self, raw: np.ndarray, stem: Path) -> Path:
-        """float32[length] -> a WAV of 16 bit; returns its path."""
-        stem = Path(stem)
-        path = stem.with_name(stem.name + ".wav")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.clip(raw, -1, 1), self.settings.rate, subtype="PCM_16")
-        return path

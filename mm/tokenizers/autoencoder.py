@@ -1,11 +1,12 @@
 """Discrete autoencoders in use: raw rows -> ids -> raw rows, with weights from an artefact.
 
-The network is any NNX module that follows `Network`: it brings its own preprocessing, encoder, decoder and
-reconstruction terms, so that everything here and in `mm.tasks.tokenizer` serves any kind of data.
+`Settings` say what the rows of one kind of data are and build the `Network` for them; both may stand in a recipe's
+file (docs/add_a_modality.md). Everything here and in `mm.tasks.tokenizer` serves any kind.
 """
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -13,12 +14,48 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 
+from mm import artefact, parts
+from mm.errors import UserError, nearest
+from mm.space import Grid, Modality, Vocabulary
 from mm.tasks import Terms
 from mm.tokenizers import quantizers
+from mm.tokenizers.arrays import read_array, write_array
+from mm.tokenizers.audio import AudioAutoencoder
+from mm.tokenizers.image import ImageAutoencoder
+
+KINDS: dict[str, Any] = {"image": ImageAutoencoder, "audio": AudioAutoencoder}
+"""Settings that artefacts call by a short name; others by the class's own (`parts.name_of`)."""
+
+CHUNK = 2048, 4 << 20  # rows of a compiled call, and bytes of them, at most
+
+
+class Settings(Protocol):
+    """One kind of data and its network: a dataclass whose fields are JSON-ready (or such dataclasses).
+
+    It may have more: `validate()`, which raises UserError for settings that make no sense;
+    `read_file(path) -> row`, a user's file brought to the form of the training data;
+    `write_file(row, stem) -> Path`. Without these two, files are .npy arrays (`mm.tokenizers.arrays`).
+
+    Attributes:
+      latent: features of a latent.
+      row: shape and dtype of a raw row.
+      grid: the places of its codes.
+    """
+
+    @property
+    def latent(self) -> int: ...
+
+    @property
+    def row(self) -> jax.ShapeDtypeStruct: ...
+
+    @property
+    def grid(self) -> Grid: ...
+
+    def build(self, rngs: nnx.Rngs) -> "Network": ...
 
 
 class Network(Protocol):
-    """The module between raw rows and latents. Everything is traced; B rows at a time."""
+    """The module between raw rows and latents: an `nnx.Module`. Everything is traced; B rows at a time."""
 
     def prepare(self, raw: jax.Array) -> jax.Array:
         """Raw rows -> float32[B, ...], what the encoder sees and what is reconstructed."""
@@ -54,43 +91,112 @@ def quantizer_config(quantizer: Any) -> dict[str, Any]:
     return {"kind": kind} | dataclasses.asdict(quantizer)
 
 
-def split(settings: Any) -> nnx.GraphDef:
-    """The network's structure without its arrays; `nnx.merge(structure, params)` takes a plain nested dict."""
-    return nnx.split(nnx.eval_shape(lambda: settings.build(nnx.Rngs(0))))[0]
+def split(settings: Settings) -> tuple[nnx.GraphDef, dict[str, Any]]:
+    """The network's structure without its arrays, and their shapes as a plain nested dict.
+
+    `nnx.merge(structure, params)` takes such a dict of arrays.
+    """
+    structure, state = nnx.split(nnx.eval_shape(lambda: settings.build(nnx.Rngs(0))))
+    return structure, nnx.to_pure_dict(state)
 
 
-class Autoencoder:
-    """A trained network and its quantizer, run in chunks of few fixed sizes, so that nothing is compiled twice.
+def kind_of(settings: Settings) -> str:
+    """What an artefact calls its settings' class, and `settings_of` finds it by."""
+    short = {made: kind for kind, made in KINDS.items()}
+    return short.get(type(settings)) or parts.name_of(type(settings))
+
+
+def settings_of(path: Path, kind: str, fields: dict[str, Any]) -> Any:
+    """The settings in the artefact at `path`.
+
+    A class that is not in `KINDS` is looked up by its name, which runs its file: as with configs, that is
+    only for artefacts of people whose code you would run.
+
+    Raises:
+      UserError: it is no tokenizer; its class is not found, or does not have such fields any more.
+    """
+    if kind not in KINDS and ":" not in kind:
+        raise UserError(
+            f"{path}: holds a {kind!r}, not a tokenizer{nearest(kind, (*KINDS, 'text'))}"
+        )
+    try:
+        made = KINDS.get(kind) or parts.required(kind)
+        if not (
+            isinstance(made, type) and dataclasses.is_dataclass(made) and hasattr(made, "build")
+        ):
+            raise UserError(f"{kind} is no dataclass with a build()")
+        return artefact.settings(made, fields)
+    except UserError as e:
+        raise UserError(f"{path}: the class of its settings is not found: {e}") from e
+    except TypeError as e:
+        raise UserError(f"{path}: {kind} has other fields by now ({e}); train it anew") from e
+
+
+def check_network(settings: Settings) -> set[str]:
+    """Traces the network once with 2 rows, computing nothing; returns the names of its terms.
+
+    Raises:
+      UserError: its parts do not give what the settings say. Errors of its own are not caught.
+    """
+    rows = jax.ShapeDtypeStruct((2, *settings.row.shape), settings.row.dtype)
+    codes = jax.ShapeDtypeStruct((2, settings.grid.size, settings.latent), np.float32)
+
+    def run(rows: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array, Terms]:
+        network = settings.build(nnx.Rngs(0))
+        x, out = network.prepare(rows), network.decode(codes)
+        return network.encode(x), network.render(out), network.terms(out, x)
+
+    encoded, rendered, terms = jax.eval_shape(run, rows, codes)
+    for part, wanted, found in (("encode", codes, encoded), ("render", rows, rendered)):
+        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+            raise UserError(
+                f"config.task.network: {part} of {type(settings).__name__}'s network gives "
+                f"{_form(found)} of 2 rows; by its row, grid and latent it must be {_form(wanted)}"
+            )
+    return set(terms)
+
+
+def _form(array: Any) -> str:
+    return f"{np.dtype(array.dtype)}{list(array.shape)}"
+
+
+class AutoencoderTokenizer:
+    """See `mm.tokenizers.Tokenizer`. Runs in chunks of few fixed sizes, so that nothing is compiled twice.
 
     Attributes:
-      codes: size of the vocabulary.
-      vectors: what each code stands for, float32[codes, d].
+      settings: of its network.
     """
 
     def __init__(
-        self,
-        settings: Any,
-        quantizer: dict[str, Any],
-        arrays: dict[str, np.ndarray],
-        chunk: int = 2048,
+        self, path: Path, *, name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]
     ):
         """Args:
-        settings: the network's settings, with `build(rngs) -> Network`.
-        quantizer: what `quantizer_config` wrote.
-        arrays: what `flatten` wrote.
-        chunk: rows per call; what is left over runs in the smallest chunk of `chunk`, `chunk`/8, .. that holds it.
+        path: where `meta` and `arrays` were read, for messages.
+
+        Raises:
+          UserError: see `settings_of`; or the weights are those of another network.
         """
-        fields = {k: v for k, v in quantizer.items() if k != "kind"}
-        self._quantizer = quantizers.KINDS[quantizer["kind"]](**fields)
+        config = meta["config"]
+        self.settings: Any = settings_of(path, meta["kind"], config["network"])
+        quantizer = {k: v for k, v in config["quantizer"].items() if k != "kind"}
+        self._quantizer = quantizers.KINDS[config["quantizer"]["kind"]](**quantizer)
         tree = traverse_util.unflatten_dict(dict(arrays), sep=".")
+        structure, shapes = split(self.settings)
+        _check_weights(path, meta["kind"], tree["network"], shapes)
         params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree["network"])
         self._weights = (params, jax.tree.map(jnp.asarray, tree.get("quantizer", {})))
-        self._chunks = sorted({max(chunk // d, 1) for d in (1, 8, 128)})
-        self.codes = self._quantizer.codes
-        self.vectors = np.asarray(
-            self._quantizer.lookup(self._weights[1], jnp.arange(self.codes)), np.float32
-        )
-        structure, bottleneck = split(settings), self._quantizer
+        self._codes: int = self._quantizer.codes
+        vectors = self._quantizer.lookup(self._weights[1], jnp.arange(self._codes))
+        self.vectors: np.ndarray | None = np.asarray(vectors, np.float32)
+        vocabulary = Vocabulary(name=name, size=self._codes)
+        self.modality = Modality(name=name, vocabulary=vocabulary, layout=self.settings.grid)
+        self.fingerprint: str = meta["fingerprint"]
+        self.card: dict[str, Any] = meta["card"]
+        self._chunks = _chunks(self.settings.row)
+        self._compile(structure)
+
+    def _compile(self, structure: nnx.GraphDef) -> None:
+        bottleneck = self._quantizer
 
         @jax.jit
         def encode(weights: Any, raw: jax.Array) -> jax.Array:
@@ -104,13 +210,34 @@ class Autoencoder:
 
         self._encode, self._decode = encode, decode
 
-    def encode(self, raw: np.ndarray) -> np.ndarray:
-        """Raw rows [n, ...] -> ids int32[n, places]."""
-        return self._chunked(self._encode, raw)
+    def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Raw rows [n, ...] -> ids int32[n, places] in the order of the grid, lengths int32[n], all of them places.
 
-    def decode(self, ids: np.ndarray) -> np.ndarray:
+        Raises:
+          ValueError: rows of another shape or dtype than the settings'.
+        """
+        raw, row = np.asarray(raw), self.settings.row
+        if raw.shape[1:] != row.shape or raw.dtype != row.dtype:
+            wanted = ", ".join(map(str, ("n", *row.shape)))
+            raise ValueError(
+                f"rows of {self.modality.name!r} are {np.dtype(row.dtype)}[{wanted}], not {_form(raw)}"
+            )
+        return self._chunked(self._encode, raw), np.full(len(raw), self.modality.size, np.int32)
+
+    def decode(self, ids: np.ndarray, length: np.ndarray | None = None) -> np.ndarray:
         """ids int[n, places] -> raw rows [n, ...]. Ids outside the vocabulary count as its nearest end."""
-        return self._chunked(self._decode, np.clip(ids, 0, self.codes - 1).astype(np.int32))
+        ids = np.clip(np.asarray(ids), 0, self._codes - 1).astype(np.int32)
+        return self._chunked(self._decode, ids)
+
+    def read_file(self, path: Path | str) -> np.ndarray:
+        """A user's file -> a raw row, as the settings read it. Raises UserError: as they do."""
+        read = getattr(self.settings, "read_file", None)
+        return read(Path(path)) if read else read_array(Path(path), self.settings.row)
+
+    def write_file(self, raw: np.ndarray, stem: Path) -> Path:
+        """A raw row -> a file, as the settings write it; returns its path."""
+        write = getattr(self.settings, "write_file", write_array)
+        return write(raw, Path(stem))
 
     def _chunked(self, run: Callable[[Any, np.ndarray], jax.Array], rows: np.ndarray) -> np.ndarray:
         parts, start = [], 0
@@ -124,3 +251,26 @@ class Autoencoder:
             parts.append(np.asarray(run(self._weights, padded))[: len(part)])
             start += size
         return np.concatenate(parts)
+
+
+def _chunks(row: jax.ShapeDtypeStruct) -> list[int]:
+    """Sizes of calls: what is left over runs in the smallest that holds it."""
+    most, size = CHUNK
+    fitting = max(size // max(row.size * np.dtype(row.dtype).itemsize, 1), 1)
+    largest = min(most, 1 << (fitting.bit_length() - 1))
+    return sorted({max(largest // d, 1) for d in (1, 8, 128)})
+
+
+def _check_weights(path: Path, kind: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    there, here = _shapes(found), _shapes(wanted)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise UserError(
+                f"{path}: {name} is {there.get(name, 'missing')} there, and {here.get(name, 'missing')} in the "
+                f"network that {kind} builds now; train it anew, or bring the network back"
+            )
+
+
+def _shapes(tree: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    flat: Any = traverse_util.flatten_dict(tree, sep=".")
+    return {name: tuple(a.shape) for name, a in flat.items()}

@@ -33,6 +33,23 @@ class Framing:
     stroke: float = 0.11
 
 
+def existing_file(path: Path | str, give: str) -> Path:
+    """The path of a file that has contents.
+
+    Args:
+      give: what is wanted, for the message: "a PNG or JPEG".
+
+    Raises:
+      UserError: no such file, or an empty one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty (0 bytes); give {give}")
+    return path
+
+
 def read_picture(path: Path) -> np.ndarray:
     """Any picture file -> grey float32[h, w] in 0..255, upright, longest side at most 512.
 
@@ -53,11 +70,7 @@ def open_picture(path: Path, *, decode: bool = True) -> Image.Image:
     Raises:
       UserError: no such file, empty, not a picture, damaged, or of absurd size.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty (0 bytes); give a PNG or JPEG")
+    path = existing_file(path, "a PNG or JPEG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(

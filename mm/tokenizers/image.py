@@ -8,7 +8,6 @@ between places cost a tenth of transformer blocks and reconstruct better after t
 
 import dataclasses
 from pathlib import Path
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +17,9 @@ from flax import nnx
 
 from mm.errors import UserError
 from mm.models.layers import LayerNorm, Linear, run_stack, stack
-from mm.space import Grid, Modality, Vocabulary
+from mm.space import Grid
 from mm.tasks import Terms
 from mm.tokenizers import files
-from mm.tokenizers.autoencoder import Autoencoder
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -38,7 +36,6 @@ class ImageAutoencoder:
       framing: how a user's picture is brought to the form of the training data.
     """
 
-    kind: ClassVar[str] = "image"
     height: int = 28
     width: int = 28
     channels: int = 1
@@ -75,6 +72,16 @@ class ImageAutoencoder:
 
     def build(self, rngs: nnx.Rngs) -> "ImageNetwork":
         return ImageNetwork(self, rngs=rngs)
+
+    def read_file(self, path: Path) -> np.ndarray:
+        """A user's picture -> a raw row. Raises UserError: see `mm.tokenizers.files.read_picture`."""
+        if not self.framing.box:
+            return files.fitted(files.open_picture(path), self.row.shape[:2], self.channels)
+        return files.frame(files.read_picture(path), self.row.shape, self.framing, path)
+
+    def write_file(self, raw: np.ndarray, stem: Path) -> Path:
+        """A raw row -> a PNG, enlarged to be looked at; returns its path."""
+        return files.write_picture(raw, stem)
 
 
 class Residual(nnx.Module):
@@ -151,43 +158,3 @@ def windows(x: jax.Array, patch: int, margin: int) -> jax.Array:
     rows = jnp.stack([x[:, i : i + side] for i in range(0, h, patch)], axis=1)
     cells = jnp.stack([rows[:, :, :, j : j + side] for j in range(0, w, patch)], axis=2)
     return cells.reshape(b, (h // patch) * (w // patch), -1)
-
-
-class ImageTokenizer:
-    """See `mm.tokenizers.Tokenizer`. Raw rows are uint8[n, H, W], or [n, H, W, 3] in colour."""
-
-    def __init__(self, *, name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
-        fields: dict[str, Any] = dict(meta["config"]["network"])
-        framing = files.Framing(**fields.pop("framing"))
-        settings = ImageAutoencoder(**fields, framing=framing)
-        self._autoencoder = Autoencoder(settings, meta["config"]["quantizer"], arrays)
-        self._framing = settings.framing
-        self._shape, self._channels = settings.row.shape, settings.channels
-        vocabulary = Vocabulary(name=name, size=self._autoencoder.codes)
-        self.modality = Modality(name=name, vocabulary=vocabulary, layout=settings.grid)
-        self.fingerprint: str = meta["fingerprint"]
-        self.card: dict[str, Any] = meta["card"]
-        self.vectors: np.ndarray | None = self._autoencoder.vectors
-
-    def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Raw rows -> ids int32[n, h * w], row-major, and lengths int32[n], all of them h * w."""
-        raw = np.asarray(raw)
-        if raw.shape[1:] != self._shape or raw.dtype != np.uint8:
-            raise ValueError(
-                f"images are uint8[n, {', '.join(map(str, self._shape))}], not {raw.dtype}{list(raw.shape)}"
-            )
-        return self._autoencoder.encode(raw), np.full(len(raw), self.modality.size, np.int32)
-
-    def decode(self, ids: np.ndarray, length: np.ndarray | None = None) -> np.ndarray:
-        """ids int[n, h * w] -> raw rows, uint8[n, ...]."""
-        return self._autoencoder.decode(np.asarray(ids))
-
-    def read_file(self, path: Path) -> np.ndarray:
-        """A user's picture -> a raw row. Raises UserError: see `mm.tokenizers.files.read_picture`."""
-        if not self._framing.box:
-            return files.fitted(files.open_picture(path), self._shape[:2], self._channels)
-        return files.frame(files.read_picture(path), self._shape, self._framing, path)
-
-    def write_file(self, raw: np.ndarray, stem: Path) -> Path:
-        """A raw row -> a PNG, enlarged to be looked at; returns its path."""
-        return files.write_picture(raw, stem)

@@ -11,6 +11,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from mm.errors import UserError
 from mm.tokenizers import signal
+from mm.tokenizers.files import existing_file
 
 LONGEST = 60.0  # seconds of a user's file that are read
 RATES = (4000, 384_000)  # samples per second of a user's file; outside, the header is wrong
@@ -30,11 +31,7 @@ class Form(Protocol):
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     """The file, its header checked; errors of libsndfile while it is open become UserErrors."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty (0 bytes); give a WAV, FLAC or OGG")
+    path = existing_file(path, "a WAV, FLAC or OGG")
     try:
         with soundfile.SoundFile(path) as f:
             if not RATES[0] <= f.samplerate <= RATES[1]:

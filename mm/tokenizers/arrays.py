@@ -1,0 +1,44 @@
+"""Rows of kinds of data that no common file format is known of: NumPy's .npy files."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mm.errors import UserError
+from mm.tokenizers.files import existing_file
+
+
+def read_array(path: Path, row: jax.ShapeDtypeStruct) -> np.ndarray:
+    """A .npy file -> a raw row, as it is.
+
+    Raises:
+      UserError: no such file, no array, one of another shape or dtype, or with values that are no numbers.
+    """
+    path = existing_file(path, "a .npy file, as numpy.save writes it")
+    try:
+        # Mapped: a header may claim any size, and an array of another shape is not read.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise ValueError("several arrays")
+    except (OSError, ValueError, EOFError) as e:
+        reason = " ".join(str(e).split())[:120]
+        raise UserError(
+            f"{path}: not an array that can be read ({reason}); give a .npy file, as numpy.save writes it"
+        ) from e
+    if (found.shape, found.dtype) != (row.shape, row.dtype):
+        raise UserError(
+            f"{path}: holds {found.dtype}{list(found.shape)}, a row is {np.dtype(row.dtype)}{list(row.shape)}; "
+            "bring it to that form"
+        )
+    if not np.isfinite(found).all():
+        raise UserError(f"{path}: has values that are not numbers; replace them")
+    return np.array(found)
+
+
+def write_array(raw: np.ndarray, stem: Path) -> Path:
+    """A raw row -> `stem`.npy; returns its path."""
+    path = stem.with_name(stem.name + ".npy")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, raw, allow_pickle=False)
+    return path
