@@ -35,6 +35,7 @@ from data_pipelines.digit_assets import (
 )
 from data_pipelines.digit_captions import Texts
 from data_pipelines.digit_speech import Waves
+from mm.data import check_modalities
 from mm.data.built import open_records, prepare
 from mm.data.columns import ArrayColumn
 from mm.data.pairing import halves, partners
@@ -171,16 +172,7 @@ class Digits:
 
     def validate(self) -> None:
         """Raises UserError naming a setting that makes no sense."""
-        for name in self.modalities:
-            if name not in MODALITIES:
-                raise UserError(
-                    f"config.data.source.modalities: no {name!r} here{nearest(name, MODALITIES)}"
-                )
-        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
-            raise UserError(
-                f"config.data.source.modalities={self.modalities}: "
-                f"name at least one of {MODALITIES}, and none twice"
-            )
+        check_modalities(self.modalities, MODALITIES)
         if self.forms < 1 or not 0 <= self.caption_share <= 1 or self.seed < 0:
             found = f"forms={self.forms}, caption_share={self.caption_share}, seed={self.seed}"
             raise UserError(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mm.data.records import CorruptLog
+from mm.errors import UserError, nearest
 
 
 class Column(Protocol):
@@ -56,3 +57,16 @@ class Source(Protocol):
         fixed pairs.
         """
         ...
+
+
+def check_modalities(chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Raises UserError unless a source's setting `modalities` names some of `known`, each once."""
+    for name in chosen:
+        if name not in known:
+            raise UserError(
+                f"config.data.source.modalities: no {name!r} here{nearest(name, known)}"
+            )
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise UserError(
+            f"config.data.source.modalities={chosen}: name at least one of {known}, and none twice"
+        )

@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from mm.data.aligned import SPLITS, Aligned, split_order
+from mm.data import check_modalities
+from mm.data.aligned import SPLITS, Aligned, AlignedSource
 from mm.data.captions import read_captions
 from mm.data.columns import LazyColumn, TextColumn, digest
 from mm.data.form import Form
 from mm.data.records import CorruptLog, Records
-from mm.errors import UserError, nearest
+from mm.errors import UserError
 from mm.tokenizers import files, recordings
 
 MODALITIES = ("image", "audio", "text")
@@ -40,7 +41,7 @@ HEAD = 1 << 16  # bytes of a file that its fingerprint reads
 
 # No slots: what `open` finds is kept beside the settings, not among them.
 @dataclasses.dataclass(kw_only=True)
-class Folder:
+class Folder(AlignedSource):
     """Source of a folder's pictures, sounds and captions. See `mm.data.Source`.
 
     Columns: `image` uint8[n, H, W] or [n, H, W, 3]; `audio` float32[n, length] at `form.rate`;
@@ -63,15 +64,7 @@ class Folder:
 
     def validate(self) -> None:
         """Raises UserError naming a setting that makes no sense, or what the folder lacks."""
-        for name in self.modalities:
-            if name not in MODALITIES:
-                raise UserError(
-                    f"config.data.source.modalities: no {name!r} here{nearest(name, MODALITIES)}"
-                )
-        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
-            raise UserError(
-                f"config.data.source.modalities={self.modalities}: name one at least, none twice"
-            )
+        check_modalities(self.modalities, MODALITIES)
         if min(self.validation, self.test) <= 0 or self.validation + self.test >= 100:
             found = f"validation={self.validation}, test={self.test}"
             raise UserError(
@@ -115,10 +108,11 @@ class Folder:
             columns = {
                 m: self._column(m, rows[m], chosen, lengths, corrupt) for m in self.modalities
             }
-            count = {m: np.array([_count(rows[m], s) for s in chosen]) for m in self.modalities}
+            count = {
+                m: np.array([_count(rows[m], s) for s in chosen], np.int64) for m in self.modalities
+            }
             self._splits[split] = Aligned(
                 columns=columns,
-                first={m: np.cumsum(c, dtype=np.int64) - c for m, c in count.items()},
                 count=count,
                 group=np.array([group[s] for s in chosen], np.int32),
             )
@@ -131,14 +125,6 @@ class Folder:
         if place < self.test:
             return "test"
         return "validation" if place < self.test + self.validation else "train"
-
-    def columns(self, split: str) -> Mapping[str, Any]:
-        """Raw columns by modality; see the class."""
-        return self._splits[split].columns
-
-    def order(self, split: str, seed: int, epoch: int) -> Mapping[str, np.ndarray]:
-        """Which rows make the examples of one epoch; see `mm.data.Source`."""
-        return split_order(self._splits, split, seed, epoch)
 
     def _column(
         self,

@@ -8,7 +8,7 @@ without TensorFlow:
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mm.data.aligned import SPLITS, Aligned, split_order
+from mm.data.aligned import SPLITS, Aligned, AlignedSource
 from mm.data.columns import LazyColumn, TextColumn, digest
 from mm.data.form import Form
 from mm.data.records import CorruptLog, Records
@@ -27,7 +27,7 @@ KINDS = ("image", "audio", "text")
 
 # No slots: what `open` finds is kept beside the settings, not among them.
 @dataclasses.dataclass(kw_only=True)
-class Tfds:
+class Tfds(AlignedSource):
     """Source of a prepared TFDS data set. See `mm.data.Source`; columns are those of `Folder`.
 
     A record is an example. Pictures and sounds are decoded when their rows are asked for; texts and
@@ -85,14 +85,6 @@ class Tfds:
                     f"{nearest(feature.split('/')[0], info.features)}"
                 )
         self._splits = {split: self._open_split(split, info, corrupt) for split in SPLITS}
-
-    def columns(self, split: str) -> Mapping[str, Any]:
-        """Raw columns by modality; see the class."""
-        return self._splits[split].columns
-
-    def order(self, split: str, seed: int, epoch: int) -> Mapping[str, np.ndarray]:
-        """Which rows make the examples of one epoch; see `mm.data.Source`."""
-        return split_order(self._splits, split, seed, epoch)
 
     @property
     def _folder(self) -> str:
@@ -172,8 +164,7 @@ class Tfds:
         group = np.arange(n, dtype=np.int32)
         if self.label:
             group = np.array([_value(r, self.label) for r in records], np.int32)
-        first = {m: np.cumsum(c) - c for m, c in each.items()}
-        return Aligned(columns=columns, first=first, count=each, group=group)
+        return Aligned(columns=columns, count=each, group=group)
 
     def _records(self, split: str, source: Any, corrupt: CorruptLog, decode: Any) -> Records:
         where = f"{self.name} ({self.splits[split]})"
