@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mm.errors import UserError
+from mm import parts
+from mm.errors import UserError, nearest
 
 FORMAT_VERSION = 1
 
@@ -61,20 +63,53 @@ def write(
     return mark
 
 
-def settings(kind: type, fields: dict[str, Any]) -> Any:
+def kind_of(part: Any, known: Mapping[str, type]) -> str:
+    """What an artefact calls the class of some settings: a short name where it is `known`, else its own."""
+    short = {made: kind for kind, made in known.items()}
+    return short.get(type(part)) or parts.name_of(type(part))
+
+
+def settings_of(
+    path: Path, kind: str, fields: dict[str, Any], *, known: Mapping[str, type], what: str, has: str
+) -> Any:
+    """Settings in the artefact at `path`: of the class that `kind_of` called `kind`.
+
+    A class that is not `known` is looked up by its name, which runs its file: as with configs, that is
+    only for artefacts of people whose code you would run.
+
+    Args:
+      what: they are of, for messages. has: a method that such a class has.
+
+    Raises:
+      UserError: the class is not found, is none of that sort, or does not have such fields any more.
+    """
+    if kind not in known and ":" not in kind:
+        raise UserError(f"{path}: holds a {kind!r}, not a {what}{nearest(kind, known)}")
+    try:
+        made = known.get(kind) or parts.required(kind)
+        if not (isinstance(made, type) and dataclasses.is_dataclass(made) and hasattr(made, has)):
+            raise UserError(f"{kind} is no dataclass with {has}()")
+        return rebuilt(made, fields)
+    except UserError as e:
+        raise UserError(f"{path}: the class of its settings is not found: {e}") from e
+    except TypeError as e:
+        raise UserError(f"{path}: {kind} has other fields by now ({e}); train it anew") from e
+
+
+def rebuilt(made: type, fields: dict[str, Any]) -> Any:
     """A dataclass from its part of a config: nested ones are dataclasses again, and lists tuples.
 
     Raises:
       TypeError: it has no such field, or one without a default is not there.
     """
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(made)
 
     def value(hint: Any, found: Any) -> Any:
-        if isinstance(found, dict) and dataclasses.is_dataclass(hint):
-            return settings(hint, found)
+        if isinstance(found, dict) and dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            return rebuilt(hint, found)
         return tuple(value(None, f) for f in found) if isinstance(found, list) else found
 
-    return kind(**{name: value(hints.get(name), found) for name, found in fields.items()})
+    return made(**{name: value(hints.get(name), found) for name, found in fields.items()})
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

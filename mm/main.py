@@ -51,7 +51,7 @@ def run(command) -> int:
 
         exp = command.experiment or workdir.experiment(command.workdir, whole=True)
         out = command.out if command.out_given else None
-        for line in check.lines(exp.data, command.workdir / "cache", out):
+        for line in check.lines(exp.data, command.workdir / "cache", out, exp.task):
             print(line, flush=True)
     else:
         with progress.work("starting"):

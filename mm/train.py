@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 import mm
-from mm import checkpoint, config, initial, metrics, progress, workdir
+from mm import artefact, checkpoint, config, initial, metrics, progress, workdir
 from mm import state as states
 from mm.data.opened import OpenData, open_data
 from mm.errors import UserError
@@ -225,11 +225,12 @@ class Trainer:
         """Exports the artefact, runs all evaluators, writes results.json and the report."""
         run = self.run_of(state)
         with progress.work("exporting the artefact"):
-            artefact = self.task.export(run.params, run.buffers, self.folder / "artefact")
+            exported = self.task.export(run.params, run.buffers, self.folder / "artefact")
         results: dict[str, Any] = {"train": self.figures(state)}
-        if artefact:
-            print(f"artefact: {artefact}")
-            results["artefact"] = str(artefact.relative_to(self.folder))
+        if exported:
+            mark = artefact.read(exported)[0]["fingerprint"][:8]
+            print(f"artefact: {exported}#{mark}", flush=True)  # as a config names it
+            results["artefact"] = str(exported.relative_to(self.folder))
         began = time.monotonic()
         for evaluator in self.exp.evals:
             for name, value in evaluated(evaluator, run):

@@ -14,13 +14,14 @@ from mm.data.aligned import SPLITS
 from mm.data.records import CorruptLog
 from mm.errors import UserError
 from mm.tokenizers import files
+from mm.tokenizers.arrays import write_array
 
 CHUNK = 512  # rows that are read at a time
 EXAMPLES = 10
 NAMED = 20  # unreadable files whose names are printed
 
 
-def lines(data: config.Data, cache: Path, out: Path | None) -> Iterator[str]:
+def lines(data: config.Data, cache: Path, out: Path | None, task: Any = None) -> Iterator[str]:
     """Reads every row of every split, and says what was found, a line at a time.
 
     Per split and modality: rows, examples that lack it, dtype and shape, lengths, range of values.
@@ -29,6 +30,7 @@ def lines(data: config.Data, cache: Path, out: Path | None) -> Iterator[str]:
     Args:
       cache: where the source builds what it builds at first use.
       out: where the examples' pictures and sounds are written; None = nowhere.
+      task: the experiment's; that of a tokenizer knows how its rows are looked at, before it is trained.
 
     Raises:
       UserError: the source cannot be opened; at the end, some of its files cannot be read.
@@ -43,7 +45,10 @@ def lines(data: config.Data, cache: Path, out: Path | None) -> Iterator[str]:
     loaded = dict(_loaded(data.tokenizers))
     for split in SPLITS:
         yield from _split(source, split, loaded)
-    yield from _examples(source, out)
+    settings: dict[str, Any] = {getattr(task, "column", ""): getattr(task, "network", None)}
+    settings |= {name: getattr(t, "settings", None) for name, t in loaded.items()}
+    pictures = {name: s.picture for name, s in settings.items() if hasattr(s, "picture")}
+    yield from _examples(source, out, pictures)
     yield from log.found[:NAMED]
     if log.found:
         more = f" (the first {NAMED} are named above)" if len(log.found) > NAMED else ""
@@ -128,7 +133,7 @@ def _spread(values: np.ndarray, unit: str) -> str:
     return f"{low:.4g} / {middle:.4g} / {high:.4g} {unit} (least, median, most)"
 
 
-def _examples(source: Source, out: Path | None) -> Iterator[str]:
+def _examples(source: Source, out: Path | None, pictures: Mapping[str, Any]) -> Iterator[str]:
     """The first training examples of an epoch; texts are printed, other rows written below `out`."""
     order, columns = source.order("train", 0, 0), source.columns("train")
     count = min(EXAMPLES, len(order["group"]))
@@ -137,32 +142,34 @@ def _examples(source: Source, out: Path | None) -> Iterator[str]:
         parts = [f"group {order['group'][i]}"]
         for name, column in columns.items():
             row = int(order[name][i])
-            parts.append(f"{name} -" if row < 0 else _example(name, column, row, i, out))
+            stem = out / f"{i}-{name}" if out else None
+            found = _example(name, column, row, stem, pictures) if row >= 0 else f"{name} -"
+            parts.append(found)
         yield f"  {i}: " + ", ".join(parts)
 
 
-def _example(name: str, column: Column, row: int, number: int, out: Path | None) -> str:
+def _example(
+    name: str, column: Column, row: int, stem: Path | None, pictures: Mapping[str, Any]
+) -> str:
     value = column[np.array([row])][0]
     if isinstance(value, str):
         return f"{name} {value!r}"
     return (
-        f"{name} {_write(value, out / f'{number}-{name}', column)}" if out else f"{name} row {row}"
+        f"{name} {_write(value, stem, column, pictures.get(name))}" if stem else f"{name} row {row}"
     )
 
 
-def _write(value: np.ndarray, stem: Path, column: Column) -> Path:
-    """A PNG, a WAV, or the array as it is, by its shape and dtype; returns its path."""
+def _write(value: np.ndarray, stem: Path, column: Column, picture: Any) -> Path:
+    """A PNG, a WAV, or the array as it is: by `picture`, or its shape and dtype. Returns its path."""
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(
             f"--out {stem.parent}: cannot be made ({e.strerror}); name another folder"
         ) from e
-    rate = getattr(column, "rate", 0)
-    if value.dtype == np.uint8 and (value.ndim == 2 or value.shape[2:] == (3,)):
-        return files.write_picture(value, stem)
-    if value.ndim == 1 and rate:
+    if picture or files.is_picture(value):
+        return files.write_picture(picture(value) if picture else value, stem)
+    if value.ndim == 1 and (rate := getattr(column, "rate", 0)):
         soundfile.write(stem.with_suffix(".wav"), value, rate, subtype="PCM_16")
         return stem.with_suffix(".wav")
-    np.save(stem.with_suffix(".npy"), value, allow_pickle=False)
-    return stem.with_suffix(".npy")
+    return write_array(value, stem)

@@ -1,4 +1,4 @@
-"""Sample files as pictures: what a page or a README can show of a sound or a sentence."""
+"""Sample files as pictures: what a page or a README can show of a sound, a sentence or an array."""
 
 import textwrap
 from pathlib import Path
@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 PICTURES = (".png", ".jpg", ".jpeg")
 SOUNDS = (".wav", ".flac", ".ogg")
+TEXT, ARRAY = ".txt", ".npy"
+NEAREST = Image.Resampling.NEAREST
 INK, PAPER, GIVEN, WRONG = (20, 24, 32), (255, 255, 255), (228, 233, 240), (214, 64, 50)
 
 
@@ -27,18 +29,40 @@ def waveform(path: Path) -> np.ndarray:
     return samples.mean(1)
 
 
+def greys(path: Path, side: int) -> Image.Image:
+    """A .npy array as a square of greys, its least value white, its greatest black: nothing says what it looks like.
+
+    Its first axis goes down, all others across; a vector is one line.
+    """
+    array = np.load(path, allow_pickle=False).astype(np.float64)
+    rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)
+    light = (rows.max() - rows) / max(float(np.ptp(rows)), 1e-30)
+    return Image.fromarray((255 * light).astype(np.uint8)).resize((side, side), NEAREST)
+
+
 def tile(path: Path, size: int) -> Image.Image:
-    """A sample file as a square picture: itself, a sound's spectrogram, or a text's words."""
+    """A sample file as a square picture: itself, a sound's spectrogram, an array's greys, or a text's words."""
     try:
         if path.suffix in PICTURES:
             picture = Image.open(path).convert("RGB")
         elif path.suffix in SOUNDS:
             picture = spectrogram(waveform(path))
+        elif path.suffix == ARRAY:
+            picture = greys(path, size).convert("RGB")
         else:
-            return _written(path.read_text().strip(), size)
+            return _written(words(path), size)
         return picture.resize((size, size), Image.Resampling.LANCZOS)
-    except (OSError, RuntimeError):  # a file that was moved or cut: the others are still shown
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # a file that was moved or cut: the others are still shown
         return _written("(unreadable)", size)
+
+
+def words(path: Path) -> str:
+    """A text; the name of a file of any other kind."""
+    return path.read_text(encoding="utf-8").strip() if path.suffix == TEXT else path.name
 
 
 def _written(text: str, size: int) -> Image.Image:

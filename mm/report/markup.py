@@ -70,7 +70,7 @@ def folded(title: str, body: str, opened: bool = False) -> str:
 
 
 def tile(path: Path, caption: str = "", wrong: bool = False, player: bool = True) -> str:
-    """A sample's file: a picture, a sound's spectrogram (and a player), or words.
+    """A sample's file: a picture, a sound's spectrogram (and a player), an array's greys, or words.
 
     Args:
       caption: HTML below it.
@@ -78,7 +78,7 @@ def tile(path: Path, caption: str = "", wrong: bool = False, player: bool = True
     """
     try:
         body = _content(path, player)
-    except (OSError, RuntimeError, UnicodeDecodeError):  # moved or cut: the page stands without it
+    except (OSError, RuntimeError, ValueError):  # moved or cut: the page stands without it
         body = "<p>(unreadable)</p>"
     below = f'<p class="said">{caption}</p>' if caption else ""
     return f'<div class="{"tile wrong" if wrong else "tile"}">{body}{below}</div>'
@@ -93,7 +93,10 @@ def _content(path: Path, player: bool) -> str:
         # Narrower than its controls: what is cut off is the far end, not the button that plays.
         sound = f'<div class="player"><audio controls src="{sound_data(path)}"></audio></div>'
         return f'<img class="ink" alt="spectrogram" src="{seen}">{sound if player else ""}'
-    return f"<p>{escape(path.read_text(encoding='utf-8').strip())}</p>"
+    if path.suffix == pictures.ARRAY:
+        seen = picture_data(pictures.greys(path, SIDE))
+        return f'<img class="ink" alt="array" src="{seen}">'
+    return f"<p>{escape(pictures.words(path))}</p>"
 
 
 def picture_data(picture: Image.Image) -> str:

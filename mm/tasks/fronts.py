@@ -7,7 +7,7 @@ that a machine made are never shown.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,30 @@ from mm.tokenizers import signal
 
 DB = 10 / np.log(10)  # decibels per natural unit of log power
 KNOTS = 6  # of random smooth curves and fields, per side
+
+
+class Front(Protocol):
+    """What a judge learns from: a dataclass of JSON-ready settings.
+
+    Attributes:
+      dtype, row: of one raw row, and its shape. shape: of one map, (H, W, C).
+    """
+
+    dtype: Any
+
+    @property
+    def row(self) -> tuple[int, ...]: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    def maps(self, rows: jax.Array) -> jax.Array:
+        """Raw rows [B, ...] -> float32[B, H, W, C] in [0, 1]."""
+        ...
+
+    def varied(self, rows: jax.Array, key: jax.Array) -> jax.Array:
+        """The same, with random changes that keep the label."""
+        ...
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -182,6 +206,7 @@ class LogMel:
 
 
 KINDS = {cls.kind: cls for cls in (Pixels, LogMel)}
+"""Fronts that artefacts call by a short name; others by the class's own (`mm.parts`)."""
 
 
 def centred(n: int) -> jax.Array:

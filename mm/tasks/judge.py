@@ -31,7 +31,7 @@ class Classify:
     Attributes:
       column: whose raw rows are learned; the artefact is named after it. Labels are its `group`.
       classes: labels are 0 .. classes - 1.
-      front: settings of `mm.tasks.fronts`.
+      front: `mm.tasks.fronts.Front`, of mm or of the recipe's own.
       smoothing: share of the label spread over all classes.
       dtype: what weights are stored as.
       card: facts for people (data, licence, steps); accuracy on validation rows is added.
@@ -105,7 +105,8 @@ class ClassifierTask:
         config = {
             "column": s.column,
             "classes": s.classes,
-            "front": {"kind": s.front.kind} | dataclasses.asdict(s.front),
+            "front": {"kind": artefact.kind_of(s.front, fronts.KINDS)}
+            | dataclasses.asdict(s.front),
             "network": dataclasses.asdict(s.network),
         }
         path = folder / f"{s.column}.safetensors"
@@ -162,19 +163,21 @@ def load(path: str | Path) -> Judge:
     """Loads a judge from its artefact.
 
     Raises:
-      UserError: see `mm.tokenizers.artefact.read`; or the file holds something else.
+      UserError: see `artefact.read` and `artefact.settings_of`; or the file holds something else.
     """
     meta, arrays = artefact.read(Path(path))
     if meta["kind"] != "judge":
         raise UserError(
             f"{path}: holds a {meta['kind']!r}, not a judge; check the path in the config"
         )
-    config = meta["config"]
+    config, front = meta["config"], meta["config"]["front"]
     settings = Classify(
         column=config["column"],
         classes=config["classes"],
-        front=artefact.settings(fronts.KINDS[config["front"].pop("kind")], config["front"]),
-        network=artefact.settings(ConvNet, config["network"]),
+        front=artefact.settings_of(
+            Path(path), front.pop("kind"), front, known=fronts.KINDS, what="front", has="maps"
+        ),
+        network=artefact.rebuilt(ConvNet, config["network"]),
     )
     params = traverse_util.unflatten_dict(arrays, sep=".")
     return Judge(settings, params, meta["card"], meta["fingerprint"])

@@ -122,7 +122,7 @@ class AutoencoderTask:
         figures = self.figures(params, buffers)
         path = folder / f"{s.column}.safetensors"
         arrays = autoencoder.flatten(params, buffers, s.dtype)
-        kind = autoencoder.kind_of(s.network)
+        kind = artefact.kind_of(s.network, autoencoder.KINDS)
         artefact.write(path, kind, config, arrays, s.card | {"validation": figures})
         return path
 

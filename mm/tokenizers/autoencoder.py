@@ -14,17 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 
-from mm import artefact, parts
-from mm.errors import UserError, nearest
+from mm import artefact
+from mm.errors import UserError
 from mm.space import Grid, Modality, Vocabulary
 from mm.tasks import Terms
 from mm.tokenizers import quantizers
 from mm.tokenizers.arrays import read_array, write_array
 from mm.tokenizers.audio import AudioAutoencoder
+from mm.tokenizers.files import write_picture
 from mm.tokenizers.image import ImageAutoencoder
 
 KINDS: dict[str, Any] = {"image": ImageAutoencoder, "audio": AudioAutoencoder}
-"""Settings that artefacts call by a short name; others by the class's own (`parts.name_of`)."""
+"""Settings that artefacts call by a short name; others by the class's own (`mm.parts`)."""
 
 CHUNK = 2048, 4 << 20  # rows of a compiled call, and bytes of them, at most
 
@@ -32,9 +33,10 @@ CHUNK = 2048, 4 << 20  # rows of a compiled call, and bytes of them, at most
 class Settings(Protocol):
     """One kind of data and its network: a dataclass whose fields are JSON-ready (or such dataclasses).
 
-    It may have more: `validate()`, which raises UserError for settings that make no sense;
-    `read_file(path) -> row`, a user's file brought to the form of the training data;
-    `write_file(row, stem) -> Path`. Without these two, files are .npy arrays (`mm.tokenizers.arrays`).
+    It may have more. `validate()` raises UserError for settings that make no sense. `picture(row)` is
+    what a person sees of a row, uint8[H, W] or [H, W, 3], wherever rows are looked at. `read_file(path)`
+    brings a user's file to the form of the training data, `write_file(row, stem)` writes a row and
+    returns the path; without them files are .npy arrays (`mm.tokenizers.arrays`).
 
     Attributes:
       latent: features of a latent.
@@ -100,38 +102,6 @@ def split(settings: Settings) -> tuple[nnx.GraphDef, dict[str, Any]]:
     return structure, nnx.to_pure_dict(state)
 
 
-def kind_of(settings: Settings) -> str:
-    """What an artefact calls its settings' class, and `settings_of` finds it by."""
-    short = {made: kind for kind, made in KINDS.items()}
-    return short.get(type(settings)) or parts.name_of(type(settings))
-
-
-def settings_of(path: Path, kind: str, fields: dict[str, Any]) -> Any:
-    """The settings in the artefact at `path`.
-
-    A class that is not in `KINDS` is looked up by its name, which runs its file: as with configs, that is
-    only for artefacts of people whose code you would run.
-
-    Raises:
-      UserError: it is no tokenizer; its class is not found, or does not have such fields any more.
-    """
-    if kind not in KINDS and ":" not in kind:
-        raise UserError(
-            f"{path}: holds a {kind!r}, not a tokenizer{nearest(kind, (*KINDS, 'text'))}"
-        )
-    try:
-        made = KINDS.get(kind) or parts.required(kind)
-        if not (
-            isinstance(made, type) and dataclasses.is_dataclass(made) and hasattr(made, "build")
-        ):
-            raise UserError(f"{kind} is no dataclass with a build()")
-        return artefact.settings(made, fields)
-    except UserError as e:
-        raise UserError(f"{path}: the class of its settings is not found: {e}") from e
-    except TypeError as e:
-        raise UserError(f"{path}: {kind} has other fields by now ({e}); train it anew") from e
-
-
 def check_network(settings: Settings) -> set[str]:
     """Traces the network once with 2 rows, computing nothing; returns the names of its terms.
 
@@ -174,10 +144,12 @@ class AutoencoderTokenizer:
         path: where `meta` and `arrays` were read, for messages.
 
         Raises:
-          UserError: see `settings_of`; or the weights are those of another network.
+          UserError: see `artefact.settings_of`; or the weights are those of another network.
         """
         config = meta["config"]
-        self.settings: Any = settings_of(path, meta["kind"], config["network"])
+        self.settings: Any = artefact.settings_of(
+            path, meta["kind"], config["network"], known=KINDS, what="tokenizer", has="build"
+        )
         quantizer = {k: v for k, v in config["quantizer"].items() if k != "kind"}
         self._quantizer = quantizers.KINDS[config["quantizer"]["kind"]](**quantizer)
         tree = traverse_util.unflatten_dict(dict(arrays), sep=".")
@@ -235,9 +207,14 @@ class AutoencoderTokenizer:
         return read(Path(path)) if read else read_array(Path(path), self.settings.row)
 
     def write_file(self, raw: np.ndarray, stem: Path) -> Path:
-        """A raw row -> a file, as the settings write it; returns its path."""
-        write = getattr(self.settings, "write_file", write_array)
-        return write(raw, Path(stem))
+        """A raw row -> a file, as the settings write it, and its picture beside it, if they make one.
+
+        Returns:
+          the path of the picture, or else of the file.
+        """
+        path = getattr(self.settings, "write_file", write_array)(raw, Path(stem))
+        picture = getattr(self.settings, "picture", None)
+        return write_picture(picture(raw), Path(stem)) if picture else path
 
     def _chunked(self, run: Callable[[Any, np.ndarray], jax.Array], rows: np.ndarray) -> np.ndarray:
         parts, start = [], 0

@@ -15,7 +15,7 @@ LARGEST = 64_000_000  # pixels that are decoded; a small file can claim far more
 WORKING = 512  # longest side that framing works on; more adds time and no ink
 FAINTEST = 12.0  # of 255: a picture whose ink stands out less is called blank
 SOLID = 0.2  # of full ink: what belongs to a stroke, and not to its soft edge
-ENLARGED = 8
+ENLARGED, LARGE = 8, 512  # times at most, and no further than so many pixels
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -240,11 +240,31 @@ def _centred(small: np.ndarray, height: int, width: int) -> np.ndarray:
     return out
 
 
+def is_picture(array: np.ndarray) -> bool:
+    """Whether it is uint8[H, W], or [H, W, 3]."""
+    return array.dtype == np.uint8 and (
+        array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    )
+
+
 def write_picture(raw: np.ndarray, stem: Path) -> Path:
-    """uint8[H, W], or [H, W, 3] -> `stem`.png, eight times as large with soft edges; returns its path."""
+    """uint8[H, W], or [H, W, 3] -> `stem`.png, small ones up to eight times as large with soft edges.
+
+    Returns:
+      its path.
+
+    Raises:
+      UserError: it is no picture.
+    """
+    raw = np.asarray(raw)
+    if not is_picture(raw):
+        raise UserError(
+            f"{stem}: a picture is uint8[H, W] or [H, W, 3], not {raw.dtype}{list(raw.shape)}; mend what makes it"
+        )
     stem = Path(stem)
     path = stem.with_name(stem.name + ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = (raw.shape[1] * ENLARGED, raw.shape[0] * ENLARGED)
+    times = max(min(ENLARGED, LARGE // max(raw.shape[:2])), 1)
+    size = (raw.shape[1] * times, raw.shape[0] * times)
     Image.fromarray(raw).resize(size, Image.Resampling.BICUBIC).save(path)
     return path

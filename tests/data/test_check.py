@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,3 +85,16 @@ def test_any_source(tmp_path):
     shutil.rmtree(tmp_path / "out")
     broken = "\n".join(check.lines(config.Data(source=Toy(broken=3)), tmp_path, None))
     assert "NOT FINITE" in broken and not (tmp_path / "out").exists()
+
+
+def test_rows_are_looked_at_as_a_tokenizers_settings_say(tmp_path):
+    """Those of the task that is to be trained; an array of no known form stays one."""
+    network = SimpleNamespace(picture=lambda row: np.uint8(40 * row.clip(0, 5)).reshape(2, 2))
+    task = SimpleNamespace(column="x", network=network)
+    data = config.Data(source=Toy(rows=30))
+    said = "\n".join(check.lines(data, tmp_path, tmp_path / "out", task))
+    assert f"x {tmp_path / 'out' / '3-x.png'}" in said
+    assert Image.open(tmp_path / "out" / "3-x.png").size == (16, 16)
+    task.column = "y"
+    said = "\n".join(check.lines(data, tmp_path, tmp_path / "arrays", task))
+    assert f"x {tmp_path / 'arrays' / '3-x.npy'}" in said

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from data_pipelines import digit_assets, digit_speech
-from mm import artefact, config
+from mm import artefact, config, parts
 from mm.errors import UserError
 from mm.evals.judge_accuracy import JudgeAccuracy
 from mm.models.classifier import ConvNet
@@ -222,6 +222,33 @@ def test_nothing_but_training_rows_shapes_a_judge(trained, path, tmp_path):
     assert set(data.read) == {"train", "validation"}
     assert other.card["validation"]["rows"] == 32 != judge.load(path).card["validation"]["rows"]
     assert other.fingerprint == judge.load(path).fingerprint
+
+
+FRONT = """
+import dataclasses
+from mm.tasks.fronts import Pixels
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Dark(Pixels):
+    level: float = 0.5
+    def maps(self, rows): return self.level * Pixels.maps(self, rows)
+"""
+
+
+def test_a_front_may_stand_in_a_recipe(tmp_path):
+    (tmp_path / "dark.py").write_text(FRONT)
+    front = parts.load_file(tmp_path / "dark.py").Dark(height=SIDE, width=SIDE, level=0.25)
+    task = settings(front=front, dtype="float32").build(Bars())
+    params, _ = jax.jit(task.init)(jax.random.key(0))
+    path = task.export(params, {}, tmp_path)
+    assert artefact.read(path)[0]["config"]["front"]["kind"] == f"{tmp_path / 'dark.py'}:Dark"
+    rows = Bars().raw("test")["picture"]
+    read = judge.load(path)
+    assert read._front == front
+    np.testing.assert_array_equal(read.predict(rows), task.judge(params).predict(rows))
+    (tmp_path / "dark.py").unlink()
+    with pytest.raises(UserError, match=r"dark\.py: no such file"):
+        judge.load(path)
 
 
 def recipe(name):

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import quickstart
 from mm import artefact, parts, tokenizers
@@ -138,6 +139,23 @@ def test_files_are_arrays_where_the_settings_do_not_say(exported, tmp_path):
         assert str(e.value).startswith(str(file)) and "\n" not in str(e.value)
 
 
+def test_a_picture_is_what_is_looked_at_and_the_file_lies_beside_it(recipe, exported, tmp_path):
+    picture = "    def picture(self, row): return np.uint8(127 * (1 + row)).repeat(10, 1)\n"
+    mark = "    def build(self, rngs):"
+    edited(recipe, mark, picture + mark)
+    tokenizer, row = tokenizers.load(str(exported), "walk"), walks(1)[0]
+    path = tokenizer.write_file(row, tmp_path / "out" / "v1.0")
+    assert path.name == "v1.0.png" and Image.open(path).size == (160, 48)
+    np.testing.assert_array_equal(tokenizer.read_file(path.with_suffix(".npy")), row)
+    own = (
+        "    def write_file(self, row, stem):\n        stem.with_suffix('.csv').write_text('x,y')\n"
+    )
+    edited(recipe, mark, picture.replace("np.uint8", "") + own + mark)
+    with pytest.raises(UserError, match=r"uint8\[H, W\] or \[H, W, 3\], not float32\[6, 20\]"):
+        tokenizers.load(str(exported), "walk").write_file(row, tmp_path / "row")
+    assert (tmp_path / "row.csv").read_text() == "x,y"
+
+
 def test_another_process_finds_the_class_from_the_checkout(exported, tmp_path):
     code = (
         "from mm import tokenizers; from mm.errors import UserError\n"
@@ -183,8 +201,8 @@ def test_a_class_that_has_changed_is_one_line(recipe, exported, old, new, says):
     [
         ("judge", "holds a 'judge', not a tokenizer"),
         ("imge", "not a tokenizer; did you mean 'image'?"),
-        ("os:system", "os:system is no dataclass with a build()"),
-        ("mm.config:Optim", "mm.config:Optim is no dataclass with a build()"),
+        ("os:system", "os:system is no dataclass with build()"),
+        ("mm.config:Optim", "mm.config:Optim is no dataclass with build()"),
         ("tokenizers/none.py:A", "tokenizers/none.py: no such file"),
     ],
 )
@@ -214,8 +232,8 @@ def test_a_network_that_does_not_give_what_its_settings_say(recipe, old, new, sa
 def test_shipped_artefacts_keep_their_kinds_and_fingerprints():
     made = tokenizers.load_all(quickstart.TOKENIZERS)  # checks the pinned fingerprints
     assert [m.size for m in (t.modality for t in made.values())] == [16, 16, 8]
-    assert autoencoder.kind_of(made["image"].settings) == "image"
-    assert autoencoder.kind_of(made["speech"].settings) == "audio"
+    for name, kind in {"image": "image", "speech": "audio"}.items():
+        assert artefact.kind_of(made[name].settings, autoencoder.KINDS) == kind
     assert made["speech"]._chunks[-1] == 128 and made["image"]._chunks[-1] == 2048
 
 
@@ -226,7 +244,8 @@ def test_kinds_of_one_class_and_of_its_children_are_not_mixed_up(recipe):
     )
     sys.modules.pop("tokenizers/walk.py", None)
     mine = parts.required("tokenizers/walk.py:Mine")()
-    assert autoencoder.kind_of(mine) == "tokenizers/walk.py:Mine"
+    kind = artefact.kind_of(mine, autoencoder.KINDS)
+    assert kind == "tokenizers/walk.py:Mine"
     fields = json.loads(json.dumps({"framing": {"box": 0, "stroke": 0.1}, "height": 14}))
-    made = autoencoder.settings_of(Path("a"), autoencoder.kind_of(mine), fields)
-    assert made.framing.box == 0 and made.height == 14
+    made = artefact.rebuilt(parts.required(kind), fields)
+    assert type(made) is type(mine) and made.framing.box == 0 and made.height == 14
