@@ -45,7 +45,7 @@ def lines(data: config.Data, cache: Path, out: Path | None, task: Any = None) ->
     loaded = dict(_loaded(data.tokenizers))
     for split in SPLITS:
         yield from _split(source, split, loaded)
-    settings = {getattr(task, "column", ""): getattr(task, "network", None)}
+    settings: dict[str, Any] = {getattr(task, "column", ""): getattr(task, "network", None)}
     settings |= {name: getattr(t, "settings", None) for name, t in loaded.items()}
     pictures = {name: s.picture for name, s in settings.items() if hasattr(s, "picture")}
     yield from _examples(source, out, pictures)

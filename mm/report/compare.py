@@ -113,8 +113,8 @@ def _settings(a: RunFiles, b: RunFiles) -> str:
 
 def _where(a: RunFiles, b: RunFiles) -> str:
     parts = ("versions", "machine")
-    known = [{part: run.train.get(part) for part in parts} for run in (a, b)]
-    return _differences(*known, "They are the same.")
+    here, there = ({part: run.train.get(part) for part in parts} for run in (a, b))
+    return _differences(here, there, "They are the same.")
 
 
 def _differences(a: Any, b: Any, none: str) -> str:

@@ -239,13 +239,15 @@ def _chunks(row: jax.ShapeDtypeStruct) -> list[int]:
 
 
 def _check_weights(path: Path, kind: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    there, here = (
-        {name: a.shape for name, a in traverse_util.flatten_dict(tree, sep=".").items()}
-        for tree in (found, wanted)
-    )
+    there, here = _shapes(found), _shapes(wanted)
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise UserError(
                 f"{path}: {name} is {there.get(name, 'missing')} there, and {here.get(name, 'missing')} in the "
                 f"network that {kind} builds now; train it anew, or bring the network back"
             )
+
+
+def _shapes(tree: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    flat: Any = traverse_util.flatten_dict(tree, sep=".")
+    return {name: tuple(a.shape) for name, a in flat.items()}

@@ -43,7 +43,7 @@ class TextTokenizer:
         )
         self.fingerprint: str = meta["fingerprint"]
         self.card: dict[str, Any] = meta["card"]
-        self.vectors = None
+        self.vectors: np.ndarray | None = None
 
     def encode(self, raw: Rows[str]) -> tuple[np.ndarray, np.ndarray]:
         """n strings -> ids int32[n, max_len], filled up with the eos, and lengths int32[n], the first eos counted.

@@ -201,8 +201,8 @@ def test_a_class_that_has_changed_is_one_line(recipe, exported, old, new, says):
     [
         ("judge", "holds a 'judge', not a tokenizer"),
         ("imge", "not a tokenizer; did you mean 'image'?"),
-        ("os:system", "os:system is no dataclass with a build()"),
-        ("mm.config:Optim", "mm.config:Optim is no dataclass with a build()"),
+        ("os:system", "os:system is no dataclass with build()"),
+        ("mm.config:Optim", "mm.config:Optim is no dataclass with build()"),
         ("tokenizers/none.py:A", "tokenizers/none.py: no such file"),
     ],
 )
