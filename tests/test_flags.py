@@ -64,8 +64,9 @@ def test_what_overrides_changed_is_written_into_the_run(tmp_path):
     ],
 )
 def test_one_line_says_what_and_what_to_do(args, said, tmp_path, capsys, monkeypatch):
-    if not any(a.startswith("--workdir") for a in args):
-        args = [*args, f"--workdir={tmp_path / 'run'}"] if "--mode=generate" not in args else args
+    bare = args in (["--mode=evaluate"], ["--mode=generate"])
+    if not bare and not any(a.startswith("--workdir") for a in args):
+        args = [*args, f"--workdir={tmp_path / 'run'}"]
     assert main(["mm", *args]) == 2
     out = capsys.readouterr()
     assert said in out.err and out.err.count("\n") == 1 and out.err.startswith("mm: ")
