@@ -36,7 +36,7 @@ DEVICES     GPU: uv run --extra cuda python -m mm.main ...   TPU: --extra tpu   
             CPU all the same: JAX_PLATFORMS=cpu   Several devices: --config.mesh.fsdp, --config.mesh.tensor
             Fewer CPU threads: taskset -c 0,1 python -m mm.main ...   Reading: --config.data.threads
 MEMORY      A smaller --config.data.batch_size
-MORE        README.md, docs/your_data.md, docs/architecture.md, CONTRIBUTING.md
+MORE        README.md, docs/your_data.md, docs/add_a_modality.md, docs/architecture.md, CONTRIBUTING.md
 """
 
 
