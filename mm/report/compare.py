@@ -114,7 +114,7 @@ def _settings(a: RunFiles, b: RunFiles) -> str:
 def _where(a: RunFiles, b: RunFiles) -> str:
     parts = ("versions", "machine")
     known = [{part: run.train.get(part) for part in parts} for run in (a, b)]
-    return _differences(*known, "They are the same.")
+    return _differences(known[0], known[1], "They are the same.")
 
 
 def _differences(a: Any, b: Any, none: str) -> str:

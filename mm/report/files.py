@@ -59,16 +59,17 @@ class RunFiles:
 
 def read_run(folder: Path) -> RunFiles:
     """Everything of a run that is small."""
-    folder, damaged = Path(folder), {}
-    found: list[dict[str, Any]] = []
+    folder, damaged = Path(folder), dict[str, str]()
+    found = dict[str, dict[str, Any]]()
     for name in ("config.json", "results.json"):
         try:
-            found.append(read_object(folder / name))
+            found[name] = read_object(folder / name)
         except Damaged as e:
-            found.append({})
             damaged[name] = str(e)
     curves, wrong = read_curves(folder / "metrics.jsonl")
-    return RunFiles(folder, *found, curves, damaged | ({"metrics.jsonl": wrong} if wrong else {}))
+    damaged |= {"metrics.jsonl": wrong} if wrong else {}
+    config, results = (found.get(name, {}) for name in ("config.json", "results.json"))
+    return RunFiles(folder, config, results, curves, damaged)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def notices(run: RunFiles) -> str:
             "<code>--mode=evaluate</code> writes results of this version."
         )
     elif run.config and wrote != evaluated:
-        said.append(f"Trained by {escape(by)}, evaluated by mm {escape(evaluated)}.")
+        said.append(f"Trained by {escape(by)}, evaluated by mm {evaluated}.")
     return f'<div class="notice"><p>{"</p><p>".join(said)}</p></div>' if said else ""
 
 
