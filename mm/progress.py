@@ -22,7 +22,7 @@ from rich.text import Text
 
 DELAY = 2.0  # seconds; work that is shorter is not worth a word
 EVERY = 10.0  # seconds between two lines of a log, in the first `LONG` seconds; then in proportion
-STILL = 60.0  # seconds between two that say the same
+STILL = 30.0  # seconds between two that say the same
 LONG = 600.0
 REDRAW = 0.25  # seconds between two looks at what is under way
 WINDOW = 300.0  # seconds; time left follows from the speed in them

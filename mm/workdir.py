@@ -106,15 +106,17 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
 
 @contextlib.contextmanager
 def tidied(folder: Path) -> Iterator[None]:
-    """Takes away what a start that is refused wrote into a folder that was no run's; what was built or tokenized stays."""
-    new = not (folder / "config.json").exists()
+    """Takes away what a start that is refused behind its claim has written; what was built or tokenized stays."""
+    mark, here = folder / "config.json", folder.exists()
+    claimed = mark.exists()
     try:
         yield
     except UserError:
-        if new and not _begun(folder):
-            (folder / "config.json").unlink(missing_ok=True)
-            shutil.rmtree(folder / "tokenizers", ignore_errors=True)
-            for empty in (folder / "checkpoints", folder):
+        # Without a mark of this very start nothing in the folder is ours.
+        if mark.exists() and not claimed and not _begun(folder):
+            mark.unlink()
+            shutil.rmtree(folder / "tokenizers")
+            for empty in (folder / "checkpoints", *([] if here else [folder])):
                 with contextlib.suppress(OSError):  # not there, or not empty
                     empty.rmdir()
         raise

@@ -189,10 +189,14 @@ def test_a_folder_of_another_experiment_is_left_alone(tmp_path, capsys):
     assert main(args) == 2
     assert "another experiment (config.optim.lr: 0.3 there, 0.5 now)" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("keep")
-    assert main([*args[:-2], str(tmp_path / "mine")]) == 2
+    (tmp_path / "mine" / "tokenizers").mkdir(parents=True)
+    (tmp_path / "mine" / "tokenizers" / "thesis.txt").write_text("keep")
+    before = sorted((tmp_path / "mine").rglob("*"))
+    mine = ["--workdir", str(tmp_path / "mine")]
+    assert main([*args[:3], *mine]) == 2
     assert "not a run's folder" in capsys.readouterr().err
+    assert main(["mm", "--mode=evaluate", *mine]) == 2
+    assert sorted((tmp_path / "mine").rglob("*")) == before
 
 
 def test_a_run_that_is_older_than_a_field_continues(tmp_path):
