@@ -40,7 +40,7 @@ def run(command) -> int:
         with progress.work("starting"):
             from mm.train import Trainer
         trainer = Trainer(
-            command.experiment or workdir.experiment(command.workdir),
+            command.experiment or workdir.whole_experiment(command.workdir),
             command.workdir,
             wandb=command.wandb,
         )
@@ -51,7 +51,7 @@ def run(command) -> int:
     elif command.mode == "check-data":
         from mm.data import check
 
-        exp = command.experiment or workdir.experiment(command.workdir)
+        exp = command.experiment or workdir.whole_experiment(command.workdir)
         out = command.out if command.out_given else None
         for line in check.lines(exp.data, command.workdir / "cache", out):
             print(line, flush=True)

@@ -23,7 +23,7 @@ def read(reference: str) -> Runs:
     """The experiments of FILE or FILE:arg.
 
     Raises:
-      UserError: no such file, no `get_config`, or not what that must return.
+      UserError: no such file, a module that it needs, no `get_config`, or not what that must return.
     """
     file, _, arg = reference.partition(":")
     if not Path(file).is_file():
@@ -32,7 +32,12 @@ def read(reference: str) -> Runs:
         raise UserError(
             f"--config {reference}: no such file{nearest(file, others) if others else '; run from the checkout'}"
         )
-    get_config = runpy.run_path(file).get("get_config")
+    try:
+        get_config = runpy.run_path(file).get("get_config")
+    except ModuleNotFoundError as e:
+        raise UserError(
+            f"{file}: needs {e.name!r}, which is not found; run from its checkout"
+        ) from e
     if get_config is None:
         raise UserError(f"{file}: has no get_config(arg); see configs/quickstart.py")
     made = get_config(arg) if arg else get_config()

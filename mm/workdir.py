@@ -122,3 +122,20 @@ def _first_difference(old: Any, new: Any) -> str:
     for path, (there, now) in config.differences(old, new).items():
         return f"config.{path}: {str(there)[:60]} there, {str(now)[:60]} now"
     return "config.json is damaged"
+def whole_experiment(folder: Path) -> config.Experiment:
+    """As `experiment`, to be trained or evaluated: with its data.
+
+    Raises:
+      UserError: as `experiment`, or a part's module is not here, as a recipe's where only the wheel is.
+    """
+    exp = experiment(folder)
+    saved = read_json(folder / "config.json")["experiment"]
+    parts = [(saved["task"], exp.task), (saved["data"]["source"], exp.data.source)]
+    for named, part in (*parts, *zip(saved["evals"], exp.evals, strict=True)):
+        if part is None:
+            raise UserError(
+                f"{folder}: needs {named['type'].replace(':', '.')}, which is not found here; run from its checkout"
+            )
+    return exp
+
+
