@@ -31,7 +31,12 @@ def read(reference: str) -> Runs:
         raise UserError(
             f"--config {reference}: no such file{nearest(file, others) if others else '; run from the checkout'}"
         )
-    get_config = getattr(parts.load_file(file), "get_config", None)
+    try:
+        get_config = getattr(parts.load_file(file), "get_config", None)
+    except ModuleNotFoundError as e:
+        raise UserError(
+            f"{file}: needs {e.name!r}, which is not found; run from its checkout"
+        ) from e
     if get_config is None:
         raise UserError(f"{file}: has no get_config(arg); see configs/quickstart.py")
     made = get_config(arg) if arg else get_config()

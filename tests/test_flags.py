@@ -107,3 +107,9 @@ def test_help_of_a_config_lists_every_field_so_that_it_can_be_overridden(capsys)
     simple = [line.split()[0] for line in said.splitlines() if re.search(r"=-?[\d.]+  ", line)]
     assert len(simple) > 40
     parsed("--config", "configs/quickstart.py", *simple)
+
+
+def test_a_config_that_needs_what_is_not_here_says_so(tmp_path):
+    (tmp_path / "mine.py").write_text("from recipes_of_another import Data\n")
+    with pytest.raises(UserError, match=r"mine\.py: needs 'recipes_of_another'.*run from"):
+        parsed("--config", str(tmp_path / "mine.py"))

@@ -274,3 +274,12 @@ def test_evaluate_without_a_checkpoint_says_so(tmp_path):
     workdir.claim(tmp_path / "run", toy_config.get_config())
     with pytest.raises(UserError, match="no checkpoint yet"):
         Trainer(toy_config.get_config(), tmp_path / "run").evaluate_again()
+
+
+def test_a_run_whose_data_is_not_installed_says_what_it_needs(tmp_path, capsys):
+    workdir.claim(tmp_path / "run", toy_config.get_config())
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace("tests.toy:Toy", "recipes_of_another:Toy"))
+    assert main(["mm", "--mode=evaluate", "--workdir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "needs the module 'recipes_of_another', which is not here" in said
