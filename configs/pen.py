@@ -4,7 +4,8 @@
 
 Expected, on drawings of people who are not in training (one seed): retrieval mAP 0.55 from images to paths and 0.54
 back, by chance 0.018; the first found is the same character in 0.72 and 0.71 of cases, by chance 0.007. Of test rows
-the tokenizers lose 0.034 (paths) and 0.32 (images). What is generated shows rough forms, not yet readable characters:
+the tokenizers lose 0.034 (paths) and 0.32 (images). What is generated is rough: of four samples that were looked
+at, two could be read.
 
     python -m mm.main --mode=generate --workdir runs/pen --input pen=path.npy --output image --out made
 
