@@ -34,7 +34,12 @@ def required(name: str) -> Any:
       Absent: its file is not there (from here), or a module is not installed.
       UserError: they are there, and do not have it.
     """
-    module, _, qualified = name.rpartition(":")
+    module, _, qualified = str(name).rpartition(":")
+    if not module:
+        raise UserError(
+            f"{name!r}: names no part, as module:name does; a setting that is a dict cannot have the "
+            "keys 'type' and 'import'"
+        )
     if "<" in qualified:  # <lambda>, <locals>
         raise UserError(
             f"{module}: {qualified} has no name that a run could find it by; define it at the top "

@@ -80,6 +80,7 @@ def test_what_is_not_there_is_none_and_what_is_wrong_is_one_line(checkout):
         "tokenizers/none.py:Points": "tokenizers/none.py: no such file; run from the checkout",
         "needy.py:A": "needs the module 'no_such_package', which is not here",
         "tokenizers/own.py:Point": "has no 'Point'; did you mean 'Points'?",
+        "pens": "'pens': names no part, as module:name does",
         "mm.config:Experimant": "mm.config: has no 'Experimant'; did you mean 'Experiment'?",
     }.items():
         with pytest.raises(UserError) as e:
