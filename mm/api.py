@@ -44,10 +44,10 @@ class Model:
           UserError: no run, no checkpoint, or a run that trained no joint model; or see `exported.read`.
         """
         path = exported.SHIPPED if path is None else Path(path)
-        if path.suffix == ".safetensors":
-            with progress.work(f"reading {path.name}"):
+        with progress.work(f"reading {path.name}"):
+            if path.suffix == ".safetensors":
                 return cls(*exported.read(path))
-        return cls._of_run(path)
+            return cls._of_run(path)
 
     @classmethod
     def _of_run(cls, folder: Path) -> "Model":

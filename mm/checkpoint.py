@@ -5,17 +5,27 @@ fingerprints of experiment and token space, versions and the seconds trained so 
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 
 from mm import config, progress, workdir
 from mm.errors import UserError
 
 FORMAT_VERSION = 1
+
+
+def _meant(record: logging.LogRecord) -> bool:
+    """Orbax warns of what is meant: a folder that is only read, a save that waits for the one before."""
+    return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+
+absl_logging.get_absl_logger().addFilter(_meant)
 
 
 class Checkpoints:

@@ -19,11 +19,7 @@ def main(argv: Sequence[str]) -> int:
     if options.card and not options.card.is_file():
         raise UserError(f"--card {options.card}: no such file; write one, or leave it out")
     sys.path.insert(0, os.getcwd())  # recipes of the checkout: data_pipelines
-    from absl import logging
-
     from mm.weights import exported
-
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant
 
     card = options.card.read_text() if options.card else ""
     mark = exported.write(options.run, options.out, card)
