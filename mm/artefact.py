@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mm import parts
-from mm.errors import UserError, nearest
+from mm.errors import UserError, nearest, refuse_newer
 
 FORMAT_VERSION = 1
 
@@ -133,13 +133,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if "kind" not in metadata:
         raise UserError(f"{path}: safetensors without mm's metadata; write it with mm's own export")
     try:
-        version = int(metadata["format_version"])
+        version = int(metadata.get("format_version", 1))
         meta: dict[str, Any] = {k: json.loads(metadata[k]) for k in ("config", "card")}
         meta |= {k: metadata[k] for k in ("kind", "fingerprint")}
     except (KeyError, ValueError) as e:
         raise UserError(f"{path}: its metadata is damaged ({e}); restore the file") from e
-    if version > FORMAT_VERSION:
-        raise UserError(f"{path}: written by a newer mm (format {version}); update mm")
+    refuse_newer(path, version, FORMAT_VERSION)
     found = fingerprint(meta["kind"], meta["config"], arrays)
     if found != meta["fingerprint"]:
         raise UserError(

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from mm import config, progress, workdir
-from mm.errors import UserError
+from mm.errors import UserError, refuse_newer
 
 FORMAT_VERSION = 1
 
@@ -59,10 +59,7 @@ class Checkpoints:
             meta = self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))[
                 "meta"
             ]
-        if meta["format_version"] > FORMAT_VERSION:
-            raise UserError(
-                f"{self.folder}/{step}: written by a newer mm (format {meta['format_version']}); update mm"
-            )
+        refuse_newer(f"{self.folder}/{step}", meta.get("format_version", 1), FORMAT_VERSION)
         return meta
 
     def shapes(self, step: int) -> dict[str, Any]:

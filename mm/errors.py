@@ -25,6 +25,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
+class Newer(UserError):
+    """A file of a format that this mm does not know yet."""
+
+
+def refuse_newer(path: object, written: object, known: int) -> None:
+    """Raises Newer where `path` says that its format, `written`, is younger than the one known here."""
+    if not isinstance(written, int) or written > known:
+        raise Newer(f"{path}: written by a newer mm (format {written}); update mm")
+
+
 def exit_code(command: Callable[[], int], name: str = "mm") -> int:
     """Runs a command of the command line: what the user can mend is one line on stderr and exit code 2.
 

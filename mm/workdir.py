@@ -5,24 +5,31 @@ tokenizers/    copies of the artefacts it uses, so that the folder can be moved
 checkpoints/   Orbax            cache/   built data, tokens, compiled programs
 metrics.jsonl  tensorboard/     results.json  report/  artefact/
 samples/       evals/           what evaluators keep to be looked at, each below its name
+
+Each JSON file says its format, and config.json's is that of metrics.jsonl too. Older ones are read for ever
+(tests/fixtures/format1.zip); newer ones are refused.
 """
 
 import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import mm
 from mm import config
-from mm.errors import UserError
+from mm.errors import Newer, UserError, refuse_newer
+
+FORMAT_VERSION = 1
+"""Of the JSON that mm writes."""
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes all or nothing."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    named = {"format_version": FORMAT_VERSION, **value}
+    write_text(path, json.dumps(named, indent=1) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,27 +40,42 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError for a file that is not there or not JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` was given.
+
+    Raises:
+      UserError: a file that is not there, is no JSON object, or was written by a newer mm.
+    """
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
+        if not isinstance(value, dict):
+            raise ValueError("no object")
     except FileNotFoundError as e:
         raise UserError(
             f"{path}: no such file; is this the --workdir of a run that was started?"
         ) from e
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except ValueError as e:  # bytes that are no UTF-8, or no JSON, or another sort of JSON
         raise UserError(
             f"{path}: not readable as JSON ({e}); the folder is damaged, use another --workdir"
         ) from e
+    return without_version(path, value)
+
+
+def without_version(path: Path, value: dict[str, Any]) -> dict[str, Any]:
+    """What was read of `path`, its format checked (1 where it says none) and taken off. Raises Newer."""
+    refuse_newer(path, value.get("format_version", 1), FORMAT_VERSION)
+    return {k: v for k, v in value.items() if k != "format_version"}
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """A run's results.json; {} where there is none, or it is damaged: an evaluation writes it anew."""
+    """A run's results.json; {} where there is none, or it is damaged: an evaluation writes it anew. Raises Newer."""
     try:
         found = read_json(folder / "results.json")
+    except Newer:
+        raise
     except UserError:
         return {}
-    return found if isinstance(found, dict) and isinstance(found.get("train"), dict) else {}
+    return found if isinstance(found.get("train"), dict) else {}
 
 
 def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = None) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mm import flags
+from mm import flags, workdir
 from mm.main import main
 
 CONFIG = """
@@ -34,7 +34,7 @@ def config(tmp_path):
 
 
 def table(tmp_path):
-    return json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    return workdir.read_json(tmp_path / "sweep" / "sweep.json")
 
 
 def test_each_runs_in_its_folder_and_one_table_compares_them(config, tmp_path, capsys):

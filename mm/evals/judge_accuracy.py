@@ -1,12 +1,12 @@
 """How often a judge is right on real rows that it did not learn from."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from mm import workdir
 from mm.evals import kinds as k
 from mm.evals.kinds import Kind
 from mm.evals.samples import emptied
@@ -37,6 +37,6 @@ class JudgeAccuracy:
         counts = np.zeros((run.task.settings.classes,) * 2, int)
         np.add.at(counts, (labels, found), 1)
         folder = emptied(run.folder / "evals" / self.name)
-        (folder / "confusion.json").write_text(json.dumps({"counts": counts.tolist()}) + "\n")
+        workdir.write_json(folder / "confusion.json", {"counts": counts.tolist()})
         yield from accuracy(found == labels, rows.item).items()
         yield "rows", len(labels)

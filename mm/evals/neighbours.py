@@ -4,12 +4,12 @@
 <folder>/embeddings.npz    z/<kind> float16[n, E], group/<kind> int32[n]
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mm import workdir
 from mm.evals import kinds as k
 from mm.evals.kinds import Kind
 from mm.evals.samples import emptied, write_rows
@@ -68,7 +68,8 @@ class Neighbours:
 
     def close(self, embedded: dict[str, np.ndarray], groups: dict[str, np.ndarray]) -> None:
         """Writes the table of what was added, and the first embeddings of each kind."""
-        (self.folder / "neighbours.json").write_text(json.dumps({"rows": self.rows}) + "\n")
-        arrays = {f"z/{n}": z[:MAPPED].astype(np.float16) for n, z in embedded.items()}
+        workdir.write_json(self.folder / "neighbours.json", {"rows": self.rows})
+        arrays: dict[str, Any] = {"format_version": np.int32(workdir.FORMAT_VERSION)}
+        arrays |= {f"z/{n}": z[:MAPPED].astype(np.float16) for n, z in embedded.items()}
         arrays |= {f"group/{n}": g[:MAPPED].astype(np.int32) for n, g in groups.items()}
         np.savez_compressed(self.folder / "embeddings.npz", allow_pickle=False, **arrays)

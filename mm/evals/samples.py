@@ -7,7 +7,6 @@ samples/<source>-to-<target>/real-0.*, tokenized-0.*
                                    the target's row in the same example, and that row through its tokenizer
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mm import workdir
 from mm.evals.kinds import Kind, take
 
 Beside = tuple[np.ndarray, Any, Any]
@@ -87,5 +87,4 @@ class Samples:
 
     def close(self) -> None:
         """Writes the table of what was added."""
-        text = json.dumps({"rows": self.rows}, indent=1)
-        (self.folder / "samples.json").write_text(text + "\n")
+        workdir.write_json(self.folder / "samples.json", {"rows": self.rows})

@@ -1,13 +1,12 @@
 """What the tokenizers lose, and how evenly they use their codes."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from mm import tokenizers
+from mm import tokenizers, workdir
 from mm.evals import kinds as k
 from mm.evals.kinds import Kind
 from mm.evals.samples import emptied, write_rows
@@ -67,7 +66,7 @@ class Tokenizers:
                 for name, part in (("real", raw), ("tokenized", decoded))
             }
             yield kind.column, figures | reconstruction(kind, raw, decoded)
-        (folder / "reconstructions.json").write_text(json.dumps(kept) + "\n")
+        workdir.write_json(folder / "reconstructions.json", kept)
 
 
 def tokenizer_of(run: Run, kind: Kind) -> tuple[Any, bool]:

@@ -6,6 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from mm import workdir
+from mm.errors import Newer
+
 Curves = dict[str, list[tuple[int, float]]]
 """(step, value) by the name it was logged under; only finite values."""
 
@@ -23,6 +26,7 @@ class RunFiles:
       results: results.json, empty before the run is finished.
       curves: metrics.jsonl.
       damaged: what is wrong with which of these files.
+      newer: the names of those that a newer mm wrote.
     """
 
     folder: Path
@@ -30,6 +34,7 @@ class RunFiles:
     results: dict[str, Any]
     curves: Curves
     damaged: dict[str, str] = dataclasses.field(default_factory=dict)
+    newer: tuple[str, ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -59,17 +64,19 @@ class RunFiles:
 
 def read_run(folder: Path) -> RunFiles:
     """Everything of a run that is small."""
-    folder, damaged = Path(folder), {}
+    folder, damaged, newer = Path(folder), {}, []
     found: dict[str, dict[str, Any]] = {}
     for name in ("config.json", "results.json"):
         try:
             found[name] = read_object(folder / name)
-        except Damaged as e:
+        except (Damaged, Newer) as e:
             found[name], damaged[name] = {}, str(e)
+            newer += [name] if isinstance(e, Newer) else []
     curves, wrong = read_curves(folder / "metrics.jsonl")
     if wrong:
         damaged["metrics.jsonl"] = wrong
-    return RunFiles(folder, found["config.json"], found["results.json"], curves, damaged)
+    read = (found["config.json"], found["results.json"])
+    return RunFiles(folder, *read, curves, damaged, tuple(newer))
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -77,6 +84,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
     Raises:
       Damaged: it is no JSON object, or may not be read.
+      Newer: a newer mm wrote it.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -86,7 +94,7 @@ def read_object(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path.name} cannot be read: it is cut or damaged ({e})") from e
     if not isinstance(value, dict):
         raise Damaged(f"{path.name} cannot be read: it holds a {type(value).__name__}, no object")
-    return value
+    return workdir.without_version(path, value)
 
 
 def read_curves(path: Path) -> tuple[Curves, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import mm
 from mm import progress, workdir
+from mm.errors import Newer
 from mm.report import curves, settings, sheet, shown, tables
 from mm.report.files import Damaged, RunFiles, read_run
 from mm.report.markup import escape, note, number
@@ -111,6 +112,8 @@ def made(make: Callable[..., str], *runs: RunFiles) -> str:
     """A section's body; a word where its files are damaged, or have a form that this version does not know."""
     try:
         return make(*runs)
+    except Newer as e:
+        return note(f"{escape(str(e))}.")
     except Damaged as e:
         return note(f"{escape(str(e))}. <code>--mode=evaluate</code> makes it anew.")
     except UNREADABLE as e:
@@ -131,7 +134,8 @@ def notices(run: RunFiles) -> str:
     steps = run.settings.get("steps")
     said = [escape(f"{wrong}.") for wrong in run.damaged.values()]
     if "results.json" in run.damaged:
-        said.append("There are no figures below. <code>--mode=evaluate</code> writes them anew.")
+        anew = "" if run.newer else " <code>--mode=evaluate</code> writes them anew."
+        said.append(f"There are no figures below.{anew}")
     elif not run.results:
         of = f" of {steps:,}" if isinstance(steps, int) else ""
         logged = (

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from mm.errors import refuse_newer
 from mm.report.curves import GROUP_COLOURS
 from mm.report.files import RunFiles, read_object
 from mm.report.markup import escape, folded, note, percent, tile
+from mm.workdir import FORMAT_VERSION
 
 
 def reconstructions(run: RunFiles) -> str:
@@ -63,7 +65,9 @@ def embedding_map(run: RunFiles) -> str:
     body = ""
     for path in sorted(run.folder.glob("evals/*/embeddings.npz")):
         with np.load(path, allow_pickle=False) as kept:
-            names = sorted({key.partition("/")[2] for key in kept.files})
+            written = int(kept["format_version"]) if "format_version" in kept.files else 1
+            refuse_newer(path, written, FORMAT_VERSION)
+            names = sorted({key.partition("/")[2] for key in kept.files if "/" in key})
             z = {name: kept[f"z/{name}"].astype(np.float64) for name in names}
             groups = {name: kept[f"group/{name}"] for name in names}
         kind = np.repeat(names, [len(z[name]) for name in names])

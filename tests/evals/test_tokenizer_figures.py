@@ -1,9 +1,9 @@
-import json
 import shutil
 
 import numpy as np
 import pytest
 
+from mm import workdir
 from mm.errors import UserError
 from mm.evals.tokenizers import Tokenizers, code_usage, reconstruction
 
@@ -36,7 +36,7 @@ def test_every_modality_is_reported_once(run, kinds):
     assert results["wave"]["fingerprint"] == "codes-of-wave"
     assert results["text"]["exact"] == 1 and 0 < results["picture"]["usage"] <= 1
     folder = run.folder / "evals" / "tokenizer"
-    kept = json.loads((folder / "reconstructions.json").read_text())
+    kept = workdir.read_json(folder / "reconstructions.json")
     assert list(kept) == list(results)
     for pairs in kept.values():
         for real, made in zip(pairs["real"], pairs["tokenized"], strict=True):
