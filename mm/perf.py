@@ -26,9 +26,9 @@ from mm.tasks.joint import Contrast, Joint
 from mm.train import machine
 
 
-def random_batch(space: TokenSpace, rows: int) -> Batch:
+def random_batch(space: TokenSpace, rows: int, seed: int = 0) -> Batch:
     """Full-length examples of random tokens: what tokens say does not change the time."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     ids = {
         m.name: rng.integers(0, m.vocabulary.size, (rows, m.size)).astype(np.int32)
         for m in space.modalities

@@ -1,8 +1,9 @@
 """Where arrays live: one mesh (replica, fsdp, tensor) and every PartitionSpec of the project.
 
-A parameter's spec follows from the name of its last module and its shape: products that widen are split
-over `tensor` on their output, products that narrow on their input; then the largest dimension that is
-left and divides goes over `fsdp`. What divides nowhere is replicated.
+The dimensions of an array have names, which follow from the end of its path (`NAMES`); a name says which
+axes of the mesh may split the dimension (`SPLIT`). An axis takes the first dimension that it divides. So
+products that widen are split over `tensor` on their output and those that narrow on their input, everything
+with a width is split over `fsdp`, and optimizer moments lie like their parameters, whose paths they end with.
 """
 
 import math
@@ -11,72 +12,149 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mm import config
 from mm.errors import UserError
 
 AXES = ("replica", "fsdp", "tensor")
 BATCH = PartitionSpec(("replica", "fsdp"))
+WHOLE_LIMIT = 0.02
+"""The share of a model's bytes that may lie whole on every device because nothing divides it."""
 
-# (path, axis from the end that goes over `tensor`); the first match holds.
-TENSOR_RULES = (
-    (re.compile(r"(qkv|q|kv|up|gate)/kernel$"), -1),
-    (re.compile(r"(out|down)/kernel$"), -2),
-    (re.compile(r"(token|embedding)$"), -2),
-)
+# The names of the last dimensions of an array, by the end of its path; the first match holds. Dimensions before them
+# (stacked layers) are never split: a scan over layers would have to gather what it slices.
+NAMES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
+    (re.compile(end + "$"), names)
+    for end, names in (
+        (r"(^|/)buffers/.*", ()),  # statistics of quantizers: small, and read whole
+        (r"/(bias|scale|mask_token|logit_scale|ns_coeffs)", ()),  # vectors
+        (r"/(qkv|q|kv)/kernel", ("width", "heads")),
+        (r"/(attn|cross)/out/kernel", ("heads", "width")),
+        (r"/(up|gate)/kernel", ("width", "hidden")),
+        (r"/down/kernel", ("hidden", "width")),
+        (r"/token", ("vocabulary", "width")),
+        (r"/(position|modality)", ("row", "width")),
+        (r"", ("in", "out")),  # any other, of tokenizers and judges
+    )
+)  # fmt: skip
+
+# Axis -> the dimensions that it may split, dearest first.
+SPLIT = {
+    "tensor": ("heads", "hidden", "vocabulary"),
+    "fsdp": ("width", "out", "in", "hidden", "heads", "vocabulary"),
+}
 
 
-def make_mesh(sizes: config.Mesh, batch_size: int, devices: Any = None) -> jax.sharding.Mesh:
+def make_mesh(sizes: config.Mesh, batch_size: int, devices: Any = None) -> Mesh:
     """The mesh over all devices.
 
     Raises:
       UserError: sizes that do not divide the devices, or data axes that do not divide the batch.
     """
     devices = jax.devices() if devices is None else devices
-    shape = [sizes.replica, sizes.fsdp, sizes.tensor]
-    fixed = math.prod(s for s in shape if s != -1)
-    if -1 in shape and len(devices) % fixed == 0:
-        shape[shape.index(-1)] = len(devices) // fixed
-    if -1 in shape or math.prod(shape) != len(devices):
-        raise UserError(
-            f"config.mesh={tuple(shape)}: does not divide {len(devices)} devices; change a size or use one -1"
-        )
+    shape = resolved(sizes, len(devices))
     if batch_size % (shape[0] * shape[1]):
         raise UserError(
             f"config.data.batch_size={batch_size}: not a multiple of replica x fsdp = {shape[0] * shape[1]}; change one"
         )
-    return jax.sharding.Mesh(
-        np.array(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3
-    )
+    return Mesh(np.array(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def spec(path: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> PartitionSpec:
-    """The PartitionSpec of the parameter at `path` ("decoder/blocks/mlp/up/kernel")."""
+def resolved(sizes: config.Mesh, devices: int) -> tuple[int, int, int]:
+    """The mesh's sizes on so many devices, the -1 filled in. Raises UserError where they do not divide."""
+    shape = [sizes.replica, sizes.fsdp, sizes.tensor]
+    fixed = math.prod(s for s in shape if s != -1)
+    if -1 in shape and devices % fixed == 0:
+        shape[shape.index(-1)] = devices // fixed
+    if -1 in shape or math.prod(shape) != devices:
+        raise UserError(
+            f"config.mesh={tuple(shape)}: does not divide {devices} devices; change a size or use one -1"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def names(path: str, rank: int) -> tuple[str, ...]:
+    """What the dimensions of the array at `path` ("params/decoder/mlp/up/kernel") are called; "" is never split."""
+    found = next(names for pattern, names in NAMES if pattern.search(path))[:rank]
+    return ("",) * (rank - len(found)) + (found if rank >= 2 else ("",) * len(found))
+
+
+def spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """The PartitionSpec of the array at `path`."""
+    called = names(path, len(shape))
     dims: list[str | None] = [None] * len(shape)
-    for pattern, axis in TENSOR_RULES:
-        if pattern.search(path) and len(shape) >= 2:
-            if shape[axis] % mesh.shape["tensor"] == 0:
-                dims[axis] = "tensor"
-            break
-    free = [i for i in range(len(shape)) if dims[i] is None and shape[i] % mesh.shape["fsdp"] == 0]
-    if free and len(shape) >= 2:
-        dims[max(free, key=lambda i: shape[i])] = "fsdp"
+    for axis, wanted in SPLIT.items():
+        size = mesh.shape[axis]
+        fit = [
+            called.index(name)
+            for name in wanted
+            if name in called
+            and dims[called.index(name)] is None
+            and shape[called.index(name)] % size == 0
+        ]
+        if fit and size > 1:
+            dims[fit[0]] = axis
     return PartitionSpec(*dims)
 
 
+def undivided(tree: Any, mesh: Mesh | AbstractMesh) -> dict[str, int]:
+    """Arrays that a rule would split and no size divides: path -> bytes. Each device holds them whole."""
+    found = {}
+    if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1:
+        for path, x in jax.tree_util.tree_leaves_with_path(tree):
+            name = path_name(path)
+            if any(names(name, x.ndim)) and not any(spec(name, x.shape, mesh)):
+                found[name] = x.size * x.dtype.itemsize
+    return found
+
+
+def check_divided(params: Any, mesh: Mesh | AbstractMesh) -> list[str]:
+    """What lies whole on every device for want of a divisor, as lines to print.
+
+    Args:
+      params: arrays or their shapes, below the key "params".
+
+    Raises:
+      UserError: it is more than `WHOLE_LIMIT` of all bytes.
+    """
+    found = undivided(params, mesh)
+    share = sum(found.values()) / max(1, count_bytes(params))
+    lines = [f"{name}: {size:,} bytes, whole on every device" for name, size in found.items()]
+    if share > WHOLE_LIMIT:
+        raise UserError(
+            f"config.mesh: {share:.0%} of the model cannot be divided by fsdp={mesh.shape['fsdp']} or "
+            f"tensor={mesh.shape['tensor']} ({', '.join(found)}); use smaller axes and more of replica, "
+            "or widths that they divide"
+        )
+    return lines
+
+
+def table(tree: Any, mesh: Mesh | AbstractMesh) -> list[str]:
+    """One line per array: path, dtype and shape, and the axis of each dimension (- = whole)."""
+    lines = []
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        name = path_name(path)
+        axes = " ".join(axis or "-" for axis in spec(name, x.shape, mesh))
+        lines.append(f"{name}  {x.dtype}{list(x.shape)}  {axes}".rstrip())
+    return lines
+
+
+def count_bytes(tree: Any) -> int:
+    """Bytes of all arrays (or shapes)."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
 def path_name(path: Any) -> str:
-    """A jax key path as text, without what optax wraps around it: 'decoder/blocks/mlp/up/kernel'."""
+    """A jax key path as text: 'params/decoder/blocks/mlp/up/kernel'."""
     return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 
-def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """NamedShardings for a whole state (arrays or their shapes); optimizer moments follow their parameters by name."""
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """NamedShardings for a whole state (arrays or their shapes)."""
     return jax.tree_util.tree_map_with_path(
         lambda p, x: NamedSharding(mesh, spec(path_name(p), x.shape, mesh)), tree
     )
-
-
 def abstract(shapes: Any, layout: Any) -> Any:
     """Shapes and dtypes with the shardings of a tree like theirs, to lower a program or restore a state for them."""
     return jax.tree.map(

@@ -24,9 +24,9 @@ from mm.data.opened import OpenData, open_data
 from mm.errors import UserError
 from mm.optim import make_optimizer
 from mm.report import write_report
-from mm.sharding import abstract_batch, make_mesh, put_batch
+from mm.sharding import abstract_batch, check_divided, make_mesh, put_batch
 from mm.signals import Signals
-from mm.step import Step, compiled_ahead, make_step, term_cosines
+from mm.step import Step, compiled_ahead, jitted, term_cosines
 from mm.tasks import Evaluator, Run, Task
 
 
@@ -49,6 +49,7 @@ class Trainer:
         self.task: Task = exp.task.build(self.data)
         self.mesh = make_mesh(exp.mesh, exp.data.batch_size)
         self.tx = make_optimizer(exp.optim, exp.steps)
+        self.undivided = check_divided({"params": self.abstract_state()["params"]}, self.mesh)
         self.checkpoints = checkpoint.Checkpoints(folder / "checkpoints", exp.keep)
         self.tokenizers = {n: t.fingerprint for n, t in self.data.tokenizers.items()}
         self.spent = {"seconds": 0.0, "starts": 0}
@@ -128,6 +129,8 @@ class Trainer:
             print(
                 f"{self.exp.name}: {states.count(state['params']):,} parameters, {len(jax.devices())} {device} device(s), mesh {dict(self.mesh.shape)}"
             )
+            for line in self.undivided:
+                print(line)
             if start >= steps and workdir.results(self.folder):
                 print(
                     f"finished: {start} steps, results in {self.folder / 'results.json'} (evaluate again: --mode=evaluate)"
@@ -161,11 +164,12 @@ class Trainer:
     def compile_step(self) -> Step:
         """The step, being compiled from shapes alone: the first batch may have to wait until all is tokenized."""
         exp = self.exp
-        step = jax.jit(make_step(self.task, self.tx, exp.optim, exp.seed), donate_argnums=0)
+        state = self.abstract_state()
+        step = jitted(self.task, self.tx, exp.optim, exp.seed, state)
         shapes = self.data.abstract_batch(exp.data.batch_size)
         if shapes is None:
             return step
-        return compiled_ahead(step, self.abstract_state(), abstract_batch(shapes, self.mesh))
+        return compiled_ahead(step, state, abstract_batch(shapes, self.mesh))
 
     def loop(
         self,

@@ -1,0 +1,71 @@
+"""A program for 8 simulated devices, run by tests/test_sharding.py: python -m tests.sharded
+
+The toy joint model on several meshes; prints JSON: per mesh the losses of 20 steps, and what a device holds.
+"""
+
+import json
+
+import jax
+
+from mm import config, sharding
+from mm import state as states
+from mm.models.encoder_decoder import Model
+from mm.objectives.masking import Masking
+from mm.optim import make_optimizer
+from mm.perf import random_batch
+from mm.space import Grid, Modality, Sequence, TokenSpace, Vocabulary
+from mm.step import jitted
+from mm.tasks.joint import Contrast, Joint
+
+SPACE = TokenSpace(
+    (
+        Modality(name="map", vocabulary=Vocabulary(name="map", size=64), layout=Grid(h=2, w=3)),
+        Modality(name="tune", vocabulary=Vocabulary(name="tune", size=48), layout=Grid(w=5)),
+        Modality(
+            name="words", vocabulary=Vocabulary(name="words", size=41, eos=0),
+            layout=Sequence(max_len=4), order="left_to_right",
+        ),
+    )
+)  # fmt: skip
+MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "fsdp x tensor": (1, 4, 2)}
+STEPS, ROWS = 20, 16
+
+
+def run(sizes: tuple[int, int, int]) -> dict[str, object]:
+    """20 steps on a mesh of so many devices, each on a batch of its own."""
+    model = Model(width=64, heads=4, encoder_layers=1, decoder_layers=1, embed_dim=16)
+    masking, contrast = Masking(visible=8, targets=6), Contrast(weight=0.5, modalities=2)
+    task = Joint(model=model, masking=masking, contrast=contrast).build_for(SPACE)
+    tx = make_optimizer(config.Optim(kind="muon", lr=2e-3, warmup=3), STEPS)
+    mesh = sharding.make_mesh(config.Mesh(replica=sizes[0], fsdp=sizes[1], tensor=sizes[2]), ROWS, jax.devices()[: sizes[0] * sizes[1] * sizes[2]])
+    shapes = states.abstract(task, tx, 0, True, mesh)
+    undivided = sharding.check_divided({"params": shapes["params"]}, mesh)
+    state = states.init(task, tx, 0, True, mesh)
+    step = jitted(task, tx, config.Optim(ema=0.9), 0, shapes)
+    batch = sharding.put_batch(random_batch(SPACE, ROWS, 0), mesh)
+    compiled = step.lower(shapes, batch).compile()
+    memory = compiled.memory_analysis()
+    losses, terms = [], {}
+    for i in range(STEPS):
+        state, terms = compiled(state, sharding.put_batch(random_batch(SPACE, ROWS, i), mesh))
+        losses.append(float(terms["loss"]))
+    held = jax.tree.leaves(state)
+    vectors = [
+        x
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+        if not any(sharding.names(sharding.path_name(path), x.ndim))
+    ]
+    return {
+        "losses": losses,
+        "terms": {k: float(v) for k, v in terms.items()},
+        "undivided": undivided,
+        "state_bytes": sum(x.nbytes for x in held),
+        "local_bytes": sum(x.addressable_shards[0].data.nbytes for x in held),
+        "vector_bytes": sum(x.nbytes for x in vectors),
+        "argument_bytes": memory.argument_size_in_bytes,
+        "alias_bytes": memory.alias_size_in_bytes,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: run(sizes) for name, sizes in MESHES.items()}))
