@@ -39,7 +39,8 @@ def given(state: dict[str, Any], exp: config.Experiment, here: Mapping[str, str]
     found = checkpoints.shapes(step)
     wanted = {part: state["params"], "buffers": state["buffers"]}
     wanted = {k: jax.eval_shape(lambda x: x, v) for k, v in wanted.items() if v or found[k]}
-    _compare(exp.init, found, wanted)
+    if different := checkpoint.first_difference({k: found[k] for k in wanted}, wanted):
+        raise UserError(f"--config.init={exp.init}: {different}; give both the same model")
     read = checkpoints.restore_part(step, wanted)
     params = _placed_as(state["params"], read[part])
     return state | {
@@ -64,26 +65,6 @@ def _open(
                 f"and {here.get(name)} here; use the same tokenizers, or start from another run"
             )
     return other, checkpoints, step
-
-
-def _compare(run: str, found: Any, wanted: dict[str, Any]) -> None:
-    """Raises UserError that names the first array whose shape differs, or that only one of the two has."""
-    for part, tree in wanted.items():
-        there, here = _by_name(found[part]), _by_name(tree)
-        for name in sorted(there.keys() | here.keys()):
-            if there.get(name) != here.get(name):
-                raise UserError(
-                    f"--config.init={run}: {name} is {there.get(name, 'missing')} there "
-                    f"and {here.get(name, 'missing')} here; give both the same model"
-                )
-
-
-def _by_name(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
 
 
 def _placed_as(like: Any, tree: Any) -> Any:

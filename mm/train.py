@@ -62,24 +62,27 @@ class Trainer:
         Raises:
           UserError: the checkpoint was written with other tokenizers or other data.
         """
-        latest = self.checkpoints.latest()
-        if latest is None:
+        found = self.checkpoints.restore_newest(self.abstract_state(), self.check)
+        if found is None:
             ema = self.exp.optim.ema > 0
             state = states.init(self.task, self.tx, self.exp.seed, ema, self.mesh)
             return initial.given(state, self.exp, self.tokenizers) if self.exp.init else state
-        meta = self.checkpoints.meta(latest)
-        self.checkpoints.check_tokenizers(latest, self.tokenizers)
-        if meta["data"] != self.data.fingerprint:
-            raise UserError(
-                f"{self.checkpoints.folder}/{latest}: written with other data ({meta['data']}, now {self.data.fingerprint}); "
-                "bring that back, or use another --workdir"
-            )
+        state, meta = found
         self.spent = meta["spent"]
         if meta["machine"] != machine():
             print(
                 "another machine type, device count or jax than the checkpoint's: continues, not bit-equal"
             )
-        return self.checkpoints.restore(latest, self.abstract_state())
+        return state
+
+    def check(self, step: int, meta: dict[str, Any]) -> None:
+        """Raises UserError if a checkpoint was written with other tokenizers or other data."""
+        self.checkpoints.check_tokenizers(step, self.tokenizers)
+        if meta["data"] != self.data.fingerprint:
+            raise UserError(
+                f"{self.checkpoints.folder}/{step}: written with other data ({meta['data']}, now {self.data.fingerprint}); "
+                "bring that back, or use another --workdir"
+            )
 
     def save(self, state: states.State, step: int, seconds: float) -> None:
         spent = {"seconds": self.spent["seconds"] + seconds, "starts": self.spent["starts"] + 1}
