@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
-from mm import config, progress, workdir
+from mm import config, hosts, progress, workdir
 from mm.errors import UserError, refuse_newer
 from mm.sharding import path_name
 
@@ -186,9 +186,12 @@ class Checkpoints:
             )
 
     def _set_aside(self, step: int) -> None:
-        kept = self.folder / "damaged"
-        kept.mkdir(exist_ok=True)
-        shutil.move(self.folder / str(step), kept / str(step))
+        def move() -> None:
+            kept = self.folder / "damaged"
+            kept.mkdir(exist_ok=True)
+            shutil.move(self.folder / str(step), kept / str(step))
+
+        hosts.first_alone(move)
         self.manager.reload()
 
     @contextlib.contextmanager

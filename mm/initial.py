@@ -68,4 +68,4 @@ def _open(
 
 
 def _placed_as(like: Any, tree: Any) -> Any:
-    return jax.device_put(tree, jax.tree.map(lambda x: x.sharding, like))
+    return jax.device_put(jax.device_get(tree), jax.tree.map(lambda x: x.sharding, like))

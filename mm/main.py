@@ -1,5 +1,6 @@
 """The command line's entry: python -m mm.main --config FILE. See mm.flags for what it takes."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -21,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             parsed = flags.parse(list(argv or sys.argv))
         return run(parsed)
 
-    return exit_code(command)
+    code = exit_code(command)
+    if code and "mm.hosts" in sys.modules and sys.modules["mm.hosts"].several():
+        sys.modules["mm.hosts"].leave(code)  # a farewell would wait for the others
+    return code
 
 
 def run(command) -> int:
@@ -33,8 +37,7 @@ def run(command) -> int:
 
         sweep.run(command.sweep, command.workdir, command.origins, command.wandb)
     elif command.mode in ("train", "evaluate"):
-        with workdir.tidied(command.workdir):
-            train(command)
+        train(command)
     elif command.mode == "check-data":
         from mm.data import check
 
@@ -55,21 +58,24 @@ def run(command) -> int:
 
 def train(command) -> None:
     """--mode=train, and evaluate."""
-    from mm import workdir
+    from mm import hosts, workdir
 
-    if command.experiment:
-        workdir.claim(command.workdir, command.experiment, command.origins[""])
-    with progress.work("starting"):
-        from mm.train import Trainer
-    trainer = Trainer(
-        command.experiment or workdir.experiment(command.workdir, whole=True),
-        command.workdir,
-        wandb=command.wandb,
-    )
-    if command.mode == "train":
-        trainer.train()
-    else:
-        trainer.evaluate_again()
+    exp, folder = command.experiment, command.workdir
+    hosts.start(exp)
+    with contextlib.ExitStack() as stack:
+        if hosts.first():
+            stack.enter_context(workdir.tidied(folder))
+        if exp:
+            hosts.first_alone(lambda: workdir.claim(folder, exp, command.origins[""]))
+        exp = exp or workdir.experiment(folder, whole=True)
+        hosts.first_alone(lambda: stack.enter_context(workdir.held(folder)))
+        with progress.work("starting"):
+            from mm.train import Trainer
+        trainer = Trainer(exp, folder, wandb=command.wandb)
+        if command.mode == "train":
+            trainer.train()
+        else:
+            trainer.evaluate_again()
 
 
 if __name__ == "__main__":

@@ -155,6 +155,8 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(
         lambda p, x: NamedSharding(mesh, spec(path_name(p), x.shape, mesh)), tree
     )
+
+
 def abstract(shapes: Any, layout: Any) -> Any:
     """Shapes and dtypes with the shardings of a tree like theirs, to lower a program or restore a state for them."""
     return jax.tree.map(
@@ -167,6 +169,37 @@ def abstract_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     return abstract(batch, jax.tree.map(lambda _: NamedSharding(mesh, BATCH), batch))
 
 
-def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Host arrays of a batch -> device arrays split over the data axes."""
-    return jax.device_put(batch, NamedSharding(mesh, BATCH))
+def part_of_host(mesh: Mesh, batch_size: int) -> slice:
+    """Which examples of a batch lie on this host's devices."""
+    held = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
+    parts = [index[0].indices(batch_size) for index in held if index]
+    return slice(min(p[0] for p in parts), max(p[1] for p in parts))
+
+
+def put_batch(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
+    """Host arrays of a batch -> device arrays split over the data axes.
+
+    Args:
+      batch_size: of the whole batch, where this host has only its part (`part_of_host`).
+    """
+    layout = NamedSharding(mesh, BATCH)
+    if batch_size is None or jax.process_count() == 1:
+        return jax.device_put(batch, layout)
+    start = part_of_host(mesh, batch_size).start
+
+    def put(x: np.ndarray) -> jax.Array:
+        def shard(index: tuple[slice, ...]) -> np.ndarray:
+            first, last, _ = index[0].indices(batch_size)
+            return x[first - start : last - start]
+
+        return jax.make_array_from_callback((batch_size, *x.shape[1:]), layout, shard)
+
+    return jax.tree.map(put, batch)
+
+
+def here(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that lie on several hosts -> copies on this host's first device; others are returned as they are."""
+    if jax.process_count() == 1:
+        return tree
+    whole = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
+    return jax.tree.map(lambda x: x.addressable_data(0), whole)

@@ -1,7 +1,15 @@
 """Stopping politely: a signal is remembered, and acted on between two steps."""
 
 import signal
+from collections.abc import Callable
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mm import hosts
 
 
 class Signals:
@@ -20,3 +28,27 @@ class Signals:
     def __exit__(self, *_: Any) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+class Agreed:
+    """A word that any host may say, heard by all behind the same step.
+
+    Each step asks all devices, and reads the answer of the step before: nobody waits for it.
+    """
+
+    def __init__(self, mesh: Mesh, said: Callable[[], Any]):
+        self.said = said
+        self.answer: jax.Array | None = None
+        if hosts.several():
+            self.layout = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+            self.size = mesh.size
+            self.any = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def now(self) -> bool:
+        """Whether it was said; on several hosts, whether any had said it one step ago."""
+        if not hosts.several():
+            return bool(self.said())
+        before, own = self.answer, np.int32(bool(self.said()))
+        asked = jax.make_array_from_callback((self.size,), self.layout, lambda _: own[None])
+        self.answer = self.any(asked)
+        return before is not None and bool(before)

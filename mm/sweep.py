@@ -32,6 +32,11 @@ def run(runs: Runs, folder: Path, origins: Mapping[str, config.Origin], wandb: s
       UserError: a folder that is not this sweep's, before any work; or, at the end, runs that failed.
     """
     _claim(runs, folder, origins)
+    with workdir.held(folder):
+        _run(runs, folder, wandb)
+
+
+def _run(runs: Runs, folder: Path, wandb: str) -> None:
     states = {n: "finished" if finished(folder / n, exp) else "waiting" for n, exp in runs.items()}
     failed: dict[str, str] = {}
     with progress.work("sweep", total=len(runs)) as work:
@@ -61,6 +66,7 @@ def run(runs: Runs, folder: Path, origins: Mapping[str, config.Origin], wandb: s
 
 def _claim(runs: Runs, folder: Path, origins: Mapping[str, config.Origin]) -> None:
     mark = folder / "sweep.json"
+    workdir.check_free(folder)
     if folder.exists() and not mark.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not a sweep's folder; use another --workdir")
     if not mark.exists():

@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from importlib import metadata
@@ -18,14 +19,14 @@ from typing import Any
 import jax
 
 import mm
-from mm import artefact, checkpoint, config, initial, metrics, progress, workdir
+from mm import artefact, checkpoint, config, hosts, initial, metrics, progress, workdir
 from mm import state as states
 from mm.data.opened import OpenData, open_data
 from mm.errors import UserError
 from mm.optim import make_optimizer
 from mm.report import write_report
-from mm.sharding import abstract_batch, check_divided, make_mesh, put_batch
-from mm.signals import Signals
+from mm.sharding import abstract_batch, check_divided, here, make_mesh, part_of_host, put_batch
+from mm.signals import Agreed, Signals
 from mm.step import Step, compiled_ahead, jitted, term_cosines
 from mm.tasks import Evaluator, Run, Task
 
@@ -45,7 +46,7 @@ class Trainer:
         cache = cache or folder / "cache"
         jax.config.update("jax_compilation_cache_dir", str((cache / "xla").absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        self.data: OpenData = open_data(exp.data, cache)
+        self.data: OpenData = hosts.first_before(lambda: opened(exp.data, cache))
         self.task: Task = exp.task.build(self.data)
         self.mesh = make_mesh(exp.mesh, exp.data.batch_size)
         self.tx = make_optimizer(exp.optim, exp.steps)
@@ -55,6 +56,7 @@ class Trainer:
         self.spent = {"seconds": 0.0, "starts": 0}
         self.step_ms: list[float] = []
         self.first_step_seconds: float | None = None
+        self.elsewhere = Path(tempfile.mkdtemp()) if not hosts.first() else folder
 
     def restore(self) -> states.State:
         """The newest checkpoint's state, or a fresh one.
@@ -100,12 +102,14 @@ class Trainer:
         return states.abstract(self.task, self.tx, self.exp.seed, self.exp.optim.ema > 0, self.mesh)
 
     def run_of(self, state: states.State) -> Run:
+        """What evaluators get. Every host evaluates alike, on its own copy; what others than the first keep is dropped."""
+        params, buffers = here((state[self.exp.optim.evaluated], state["buffers"]), self.mesh)
         return Run(
             self.task,
-            state[self.exp.optim.evaluated],
-            state["buffers"],
+            params,
+            buffers,
             self.data,
-            self.folder,
+            self.folder if hosts.first() else self.elsewhere,
             self.exp.seed,
         )
 
@@ -142,11 +146,12 @@ class Trainer:
             if start:
                 print(f"continues after step {start}", flush=True)
             if step_fn:
-                with contextlib.closing(self.writers(start)) as writers:
+                parting = hosts.parting(self.folder, self.checkpoints.latest)
+                with parting, contextlib.closing(self.writers(start)) as writers:
                     state = self.loop(step_fn, state, start, signals, writers)
         if int(state["step"]) < steps:
             print(
-                f"{signals.asked}: saved step {int(state['step'])} in {self.folder}; the same command continues"
+                f"{signals.asked or 'another host was stopped'}: saved step {int(state['step'])} in {self.folder}; the same command continues"
             )
             return False
         self.finish(state)
@@ -154,6 +159,8 @@ class Trainer:
 
     def writers(self, start: int) -> metrics.Writers:
         """Where the values of the steps after `start` go."""
+        if not hosts.first():
+            return metrics.Writers()
         made: list[metrics.Writer] = [
             metrics.Jsonl(self.folder / "metrics.jsonl", start),
             metrics.TensorBoard(self.folder / "tensorboard", start),
@@ -185,13 +192,16 @@ class Trainer:
         """Steps `start` .. `steps`, or until a signal; the state it returns is saved."""
         exp = self.exp
         cosine_fn = jax.jit(term_cosines(self.task, exp.seed))
+        size = exp.data.batch_size
         batches = self.data.batches(
-            "train", seed=exp.seed, start=start, steps=exp.steps, batch_size=exp.data.batch_size
-        )
+            "train", seed=exp.seed, start=start, steps=exp.steps, batch_size=size,
+            part=part_of_host(self.mesh, size),
+        )  # fmt: skip
+        stop = Agreed(self.mesh, lambda: signals.asked)
         self.log = metrics.Log(writers, exp, start)
         began = time.monotonic()
         for step, batch in zip(range(start + 1, exp.steps + 1), batches, strict=False):
-            batch = put_batch(batch, self.mesh)
+            batch = put_batch(batch, self.mesh, size)
             cosines = cosine_fn(state, batch) if metrics.due(step, exp.cosine_every) else {}
             state, report = step_fn(state, batch)
             self.log.add(step, report | cosines)
@@ -202,11 +212,12 @@ class Trainer:
                 self.log.flush()
                 writers.write(step, self.evaluate(state))
                 self.log.restart()
-            if step == exp.steps or signals.asked or metrics.due(step, exp.save_every):
+            stopped = stop.now()
+            if step == exp.steps or stopped or metrics.due(step, exp.save_every):
                 self.log.flush()
                 self.save(state, step, time.monotonic() - began)
                 self.log.restart()
-            if signals.asked:
+            if stopped:
                 break
         self.log.flush()
         self.checkpoints.wait()
@@ -232,12 +243,12 @@ class Trainer:
         """Exports the artefact, runs all evaluators, writes results.json and the report."""
         run = self.run_of(state)
         with progress.work("exporting the artefact"):
-            exported = self.task.export(run.params, run.buffers, self.folder / "artefact")
+            exported = self.task.export(run.params, run.buffers, run.folder / "artefact")
         results: dict[str, Any] = {"train": self.figures(state)}
         if exported:
             mark = artefact.read(exported)[0]["fingerprint"][:8]
             print(f"artefact: {exported}#{mark}", flush=True)  # as a config names it
-            results["artefact"] = str(exported.relative_to(self.folder))
+            results["artefact"] = str(exported.relative_to(run.folder))
         began = time.monotonic()
         for evaluator in self.exp.evals:
             for name, value in evaluated(evaluator, run):
@@ -247,6 +258,8 @@ class Trainer:
             "evaluation_seconds": round(time.monotonic() - began, 1),
             "peak_memory_mib": peak_memory_mib(),
         }
+        if not hosts.first():
+            return
         workdir.write_json(self.folder / "results.json", results)
         report = write_report(self.folder)
         print(f"results: {self.folder / 'results.json'}\nreport:  {report}")
@@ -277,6 +290,14 @@ class Trainer:
             },
             "machine": machine(),
         }
+
+
+def opened(settings: config.Data, cache: Path) -> OpenData:
+    """The data; on several hosts tokenized as well, so that only the first one has that to do in a shared cache."""
+    data = open_data(settings, cache)
+    if hosts.several() and data.tokenizers:
+        data.tokens("train")
+    return data
 
 
 def evaluated(evaluator: Evaluator, run: Run) -> Iterator[tuple[str, Any]]:

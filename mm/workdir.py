@@ -5,18 +5,22 @@ tokenizers/    copies of the artefacts it uses, so that the folder can be moved
 checkpoints/   Orbax            cache/   built data, tokens, compiled programs
 metrics.jsonl  tensorboard/     results.json  report/  artefact/
 samples/       evals/           what evaluators keep to be looked at, each below its name
+running        who is at work here, while it lasts
 
 Each JSON file says its format, and config.json's is that of metrics.jsonl too. Older ones are read for ever
 (tests/fixtures/format1.zip); newer ones are refused.
 """
 
 import contextlib
+import fcntl
 import json
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import mm
 from mm import config
@@ -24,6 +28,7 @@ from mm.errors import Newer, UserError, refuse_newer
 
 FORMAT_VERSION = 1
 """Of the JSON that mm writes."""
+RUNNING = "running"
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -88,6 +93,7 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
       UserError: the folder belongs to another experiment, holds something else, or cannot be written; or
         the experiment has a part that could not be found again.
     """
+    check_free(folder)
     saved, mark = config.to_json(exp), config.fingerprint(exp)
     config.check_parts(saved)
     found = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
@@ -124,6 +130,51 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
     if origin:
         known |= {"file": origin.file, "changed": origin.changed}
     write_json(folder / "config.json", known)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Nobody else works in `folder` for as long as it lasts. Says so where the last one ended without farewell.
+
+    Raises:
+      UserError: somebody does, or nothing can be written there.
+    """
+    check_free(folder)
+    try:
+        file = (folder / RUNNING).open("a+")
+    except OSError as e:
+        raise UserError(f"{folder}: cannot be written ({e.strerror}); use another --workdir") from e
+    with file:
+        _lock(file, folder)
+        file.seek(0)
+        if before := file.read().strip():
+            print(f"the last run in {folder} ended without farewell ({before})", flush=True)
+        file.truncate(0)
+        began = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {platform.node()} since {began}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            (folder / RUNNING).unlink(missing_ok=True)
+
+
+def check_free(folder: Path) -> None:
+    """Raises UserError where somebody works in `folder`."""
+    if (folder / RUNNING).is_file():
+        with contextlib.suppress(OSError), (folder / RUNNING).open("r+") as file:
+            _lock(file, folder)
+
+
+def _lock(file: TextIO, folder: Path) -> None:
+    """For as long as the file is open; a killed process lets go too."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        file.seek(0)
+        raise UserError(
+            f"{folder}: in use by another run ({file.read().strip()}); wait for it, or use another --workdir"
+        ) from e
 
 
 @contextlib.contextmanager

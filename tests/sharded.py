@@ -37,7 +37,11 @@ def run(sizes: tuple[int, int, int]) -> dict[str, object]:
     masking, contrast = Masking(visible=8, targets=6), Contrast(weight=0.5, modalities=2)
     task = Joint(model=model, masking=masking, contrast=contrast).build_for(SPACE)
     tx = make_optimizer(config.Optim(kind="muon", lr=2e-3, warmup=3), STEPS)
-    mesh = sharding.make_mesh(config.Mesh(replica=sizes[0], fsdp=sizes[1], tensor=sizes[2]), ROWS, jax.devices()[: sizes[0] * sizes[1] * sizes[2]])
+    mesh = sharding.make_mesh(
+        config.Mesh(replica=sizes[0], fsdp=sizes[1], tensor=sizes[2]),
+        ROWS,
+        jax.devices()[: sizes[0] * sizes[1] * sizes[2]],
+    )
     shapes = states.abstract(task, tx, 0, True, mesh)
     undivided = sharding.check_divided({"params": shapes["params"]}, mesh)
     state = states.init(task, tx, 0, True, mesh)

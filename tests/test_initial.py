@@ -93,5 +93,8 @@ def test_shapes_that_differ_are_named_and_the_folder_stays_free(before, tmp_path
     args = command(tmp_path / "run", before[0])
     assert main([*args, "--config.task.outputs=3"]) == 2
     err = capsys.readouterr().err
-    assert "params/layer/kernel: float32[4, 1] there, float32[4, 3] here" in err and err.count("\n") == 1
+    assert (
+        "params/layer/kernel: float32[4, 1] there, float32[4, 3] here" in err
+        and err.count("\n") == 1
+    )
     assert main([*args, "--config.steps=20"]) == 0, "nothing was begun there"

@@ -48,13 +48,15 @@ class Batches:
         *,
         batch_size: int,
         steps: int,
+        part: slice = slice(None),
     ):
         """
         Args:
           order: epoch -> the rows of its examples; the same number in every epoch.
           make: the rows of a batch -> the batch, see `make_tokens`, `make_raw`.
+          part: which examples of each batch are made here; a host makes its own.
         """
-        self.batch_size, self.steps, self.make = batch_size, steps, make
+        self.batch_size, self.steps, self.make, self.part = batch_size, steps, make, part
         self.order = functools.lru_cache(maxsize=3)(order)  # threads may be an epoch apart
         self.count = len(self.order(0)["group"])
 
@@ -62,8 +64,8 @@ class Batches:
         return self.steps
 
     def rows(self, step: int) -> dict[str, np.ndarray]:
-        """Which rows make batch `step`."""
-        number = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        """Which rows make (this part of) batch `step`."""
+        number = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)[self.part]
         epoch, place = np.divmod(number, self.count)
         parts = []
         for e in range(epoch[0], epoch[-1] + 1):

@@ -107,9 +107,10 @@ class OpenData:
         )
 
     def batches(
-        self, split: str, *, seed: int, start: int, steps: int, batch_size: int
-    ) -> Iterator[Any]:
-        """Batches number `start` .. `steps` - 1 of a run, in NumPy arrays.
+        self, split: str, *, seed: int, start: int, steps: int, batch_size: int,
+        part: slice = slice(None),
+    ) -> Iterator[Any]:  # fmt: skip
+        """Batches number `start` .. `steps` - 1 of a run, in NumPy arrays; of each the examples of `part`.
 
         Returns:
           `mm.space.Batch` where there are tokenizers, else {modality: raw rows, "group": int32[B]}.
@@ -118,7 +119,7 @@ class OpenData:
         if self.tokenizers:
             make = functools.partial(make_tokens, self.tokens(split))
         order = functools.partial(self.order, split, seed)
-        batches = Batches(order, make, batch_size=batch_size, steps=steps)
+        batches = Batches(order, make, batch_size=batch_size, steps=steps, part=part)
         return serve(batches, start=start, threads=self.settings.threads)
 
     def _table(self, split: str, name: str, column: Column, tokenizer: Tokenizer) -> TokenTable:
