@@ -79,6 +79,7 @@ class Experiment:
       task: settings with `build(data) -> mm.tasks.Task`.
       evals: evaluators (`mm.tasks.Evaluator`).
       init: folder of a run whose weights this one starts from (`mm.initial`); empty = fresh ones.
+      grow: that run may know fewer modalities than this one, or a part of a text's vocabulary.
       steps: optimizer steps.
       log_every, eval_every, save_every: in steps; 0 = never (but for the end).
       cosine_every: log the cosine between the gradients of the weighted terms that often; 0 = never.
@@ -92,6 +93,7 @@ class Experiment:
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     evals: tuple[Any, ...] = ()
     init: str = ""
+    grow: bool = False
     steps: int = 1000
     seed: int = 0
     log_every: int = 20
@@ -217,6 +219,8 @@ def validate(exp: Experiment) -> None:
         raise UserError(
             f"config.optim.warmup={exp.optim.warmup}: longer than the run (steps={exp.steps}); lower it"
         )
+    if exp.grow and not exp.init:
+        raise UserError("config.grow: there is nothing to grow; name a run with --config.init=RUN")
     sizes = dataclasses.astuple(exp.mesh)
     if sum(s == -1 for s in sizes) > 1 or any(s == 0 or s < -1 for s in sizes):
         raise UserError(f"config.mesh={sizes}: sizes are positive, at most one of them -1")

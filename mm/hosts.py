@@ -100,14 +100,9 @@ def marks(exp: config.Experiment | None) -> dict[str, str]:
     code = hashlib.sha256()
     for path in sorted(Path(mm.__file__).parent.rglob("*.py")):
         code.update(path.read_bytes())
-    recipes = {
-        Path(m.__file__)
-        for m in list(sys.modules.values())
-        if getattr(m, "__file__", None) and str(m.__file__).endswith(".py")
-    }
-    for path in sorted(
-        p for p in recipes if p.is_relative_to(Path.cwd()) and "site-packages" not in p.parts
-    ):
+    loaded = {Path(str(getattr(m, "__file__", None))) for m in list(sys.modules.values())}
+    recipes = (p for p in loaded if p.suffix == ".py" and p.is_relative_to(Path.cwd()))
+    for path in sorted(p for p in recipes if "site-packages" not in p.parts):
         code.update(path.read_bytes())
     return {
         "config": config.fingerprint(exp) if exp else "",

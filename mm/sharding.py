@@ -188,7 +188,7 @@ def put_batch(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
     start = part_of_host(mesh, batch_size).start
 
     def put(x: np.ndarray) -> jax.Array:
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
+        def shard(index: Any) -> np.ndarray:
             first, last, _ = index[0].indices(batch_size)
             return x[first - start : last - start]
 

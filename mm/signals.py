@@ -48,7 +48,7 @@ class Agreed:
         """Whether it was said; on several hosts, whether any had said it one step ago."""
         if not hosts.several():
             return bool(self.said())
-        before, own = self.answer, np.int32(bool(self.said()))
-        asked = jax.make_array_from_callback((self.size,), self.layout, lambda _: own[None])
+        before, own = self.answer, np.array([bool(self.said())], np.int32)
+        asked = jax.make_array_from_callback((self.size,), self.layout, lambda _: own)
         self.answer = self.any(asked)
         return before is not None and bool(before)

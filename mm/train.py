@@ -68,7 +68,7 @@ class Trainer:
         if found is None:
             ema = self.exp.optim.ema > 0
             state = states.init(self.task, self.tx, self.exp.seed, ema, self.mesh)
-            return initial.given(state, self.exp, self.tokenizers) if self.exp.init else state
+            return initial.given(state, self.exp, self.task) if self.exp.init else state
         state, meta = found
         self.spent = meta["spent"]
         if meta["machine"] != machine():

@@ -6,6 +6,7 @@ give one unimodal embedding each; the encoder's output pools into a fused embedd
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mm.errors import UserError
 from mm.models.layers import (
     Block,
     DecoderBlock,
@@ -183,6 +185,40 @@ class EncoderDecoder(nnx.Module):
     def embed_fused(self, encoded_bnd: jax.Array, view: View) -> jax.Array:
         """The encoder's output -> unit float32[B, E], one embedding of everything visible."""
         return unit(self.fused(mean_pool(encoded_bnd, view.mask)))
+
+
+def rows_kept(
+    old: TokenSpace, new: TokenSpace, ids: Mapping[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Where the rows of a model's tables lie when its token space grows: path -> (rows in the old, in the new).
+
+    Args:
+      ids: modality -> where each of its old ids lies in its vocabulary now.
+
+    Raises:
+      UserError: a modality is missing in `new`, or has another layout (a sequence may have become longer).
+    """
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"token": [], "position": []}
+    for m in old.modalities:
+        if m.name not in new.names:
+            raise UserError(
+                f"the modality {m.name!r} is missing here; a space can grow, not shrink"
+            )
+        longer = isinstance(m.layout, Sequence) and isinstance(new[m.name].layout, Sequence)
+        if new[m.name].layout != m.layout and not (longer and new[m.name].size >= m.size):
+            raise UserError(
+                f"the modality {m.name!r} is {m.layout} there, {new[m.name].layout} here"
+            )
+        rows = np.arange(len(ids[m.name]))
+        pairs["token"].append((old.offset(m.name) + rows, new.offset(m.name) + ids[m.name]))
+        places = np.arange(m.size)
+        pairs["position"].append((old.starts[m.name] + places, new.starts[m.name] + places))
+    joined = {
+        path: (np.concatenate([a for a, _ in some]), np.concatenate([b for _, b in some]))
+        for path, some in pairs.items()
+    }
+    indices = np.arange(len(old.names)), np.array([new.index(n) for n in old.names])
+    return joined | {"modality": indices, "unimodal/kernel": indices}
 
 
 def spread_vectors(key: jax.Array, vectors: np.ndarray, width: int) -> jax.Array:

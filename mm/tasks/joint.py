@@ -12,7 +12,13 @@ from flax import nnx
 
 from mm.errors import UserError
 from mm.generate.sampling import Sampler, guided, sample_parallel, sample_sequence
-from mm.models.encoder_decoder import POSITIONS, EncoderDecoder, Model, spread_vectors
+from mm.models.encoder_decoder import (
+    POSITIONS,
+    EncoderDecoder,
+    Model,
+    rows_kept,
+    spread_vectors,
+)
 from mm.models.layers import MLP_KINDS
 from mm.objectives.contrastive.nway import all_pairs, fused_to_hidden
 from mm.objectives.masked import masked_terms
@@ -20,6 +26,7 @@ from mm.objectives.masking import Masking, contrast_views, generation_views
 from mm.space import Batch, TokenSpace, View
 from mm.tasks import Terms
 
+Rows = Mapping[str, tuple[np.ndarray, np.ndarray]]
 Tokens = tuple[np.ndarray, np.ndarray]
 """(ids int32[n, size], length int32[n]) of one modality."""
 
@@ -170,6 +177,10 @@ class JointTask:
             "contrast/unimodal": all_pairs(z, there, batch.group, scale[0]),
             "contrast/fused": fused_to_hidden(fused, z, hidden, there, batch.group, scale[1]),
         }
+
+    def rows_kept(self, old: TokenSpace, ids: Mapping[str, np.ndarray]) -> Rows:
+        """Where the rows of a model of `old`, a smaller space, lie in this task's; see `encoder_decoder.rows_kept`."""
+        return rows_kept(old, self.space, ids)
 
     def export(self, params: Any, buffers: Any, folder: Path) -> None:
         """A joint model has no artefact beside its checkpoint."""

@@ -77,6 +77,22 @@ class TextTokenizer:
         texts = [text.removeprefix(" ") for text in self._bpe.decode_batch(pieces)]
         return [texts[i] for i in rows]
 
+    def ids_of(self, old: "TextTokenizer") -> np.ndarray:
+        """Which of these ids mean what the ids of a smaller vocabulary mean, int[old size].
+
+        Raises:
+          UserError: a token of the old one is not here.
+        """
+        here, there = self._bpe.get_vocab(), old._bpe.get_vocab()
+        gone = [token for token in there if token not in here]
+        if gone:
+            raise UserError(
+                f"{len(gone)} tokens of the old vocabulary are not in the new one ({gone[0]!r}); extend the old one"
+            )
+        ids = np.full(old._eos + 1, self._eos)
+        ids[list(there.values())] = [here[token] for token in there]
+        return ids
+
     def encode_prompt(self, template: str) -> tuple[np.ndarray, np.ndarray]:
         """What generation is given of a text: "a [MASK] seven ..." -> ids int32[max_len] and known bool[max_len].
 
