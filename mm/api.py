@@ -3,12 +3,13 @@
 Values are raw rows as the tokenizers take them (arrays, strings), or paths of a user's own files.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils.epath import Path
 
 from mm import checkpoint, progress, tokenizers
 from mm.errors import UserError, nearest
@@ -85,10 +86,10 @@ class Model:
 
     def _rows(self, name: str, value: Any) -> Any:
         tokenizer = self.tokenizers[name]
-        if isinstance(value, (str, Path)):
-            return _stacked([tokenizer.read_file(value)])
-        if isinstance(value, Sequence) and value and isinstance(value[0], (str, Path)):
-            return _stacked([tokenizer.read_file(v) for v in value])
+        if isinstance(value, (str, os.PathLike)):
+            return _stacked([tokenizer.read_file(os.fspath(value))])
+        if isinstance(value, Sequence) and value and isinstance(value[0], (str, os.PathLike)):
+            return _stacked([tokenizer.read_file(os.fspath(v)) for v in value])
         return value
 
     def embed(self, **inputs: Any) -> np.ndarray:
@@ -178,7 +179,8 @@ def embed_files(model: Model, command: Command) -> Iterator[str]:
     z = model.embed(**command.inputs)
     _folder(command.out)
     path = command.out / "embedding.npy"
-    np.save(path, z[0], allow_pickle=False)
+    with path.open("wb") as f:
+        np.save(f, z[0], allow_pickle=False)
     yield f"{path}: float32[{z.shape[1]}], a unit vector of {' + '.join(command.inputs)}"
 
 

@@ -8,18 +8,18 @@ the wrong statistics nor exchanged unnoticed.
 import dataclasses
 import hashlib
 import json
-import os
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils.epath import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mm import parts
 from mm.errors import UserError, nearest, refuse_newer
+from mm.paths import as_local
 
 FORMAT_VERSION = 1
 
@@ -59,7 +59,7 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata))
-    os.replace(partial, path)
+    partial.replace(path)
     return mark
 
 
@@ -123,7 +123,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"{path}: no such file; train it with its recipe, or check the path in the config"
         )
     try:
-        with safe_open(path, framework="numpy") as f:
+        with as_local(path) as file, safe_open(file, framework="numpy") as f:
             metadata = f.metadata() or {}
             arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as e:

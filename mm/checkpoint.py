@@ -7,15 +7,14 @@ array: Orbax alone reads a flipped bit without a word.
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
+from etils.epath import Path
 
 from mm import config, hosts, progress, workdir
 from mm.errors import UserError, refuse_newer
@@ -189,7 +188,7 @@ class Checkpoints:
         def move() -> None:
             kept = self.folder / "damaged"
             kept.mkdir(exist_ok=True)
-            shutil.move(self.folder / str(step), kept / str(step))
+            (self.folder / str(step)).rename(kept / str(step))
 
         hosts.first_alone(move)
         self.manager.reload()

@@ -2,10 +2,10 @@
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
 from absl import flags
+from etils.epath import Path
 from ml_collections import config_flags
 
 from mm import config, recipes, usage, weights_and_biases

@@ -235,7 +235,7 @@ def _in_turn(work: Callable[[], T], *, others: bool) -> T | None:
 
 
 @contextlib.contextmanager
-def parting(folder: Path, saved: Callable[[], int | None]) -> Iterator[None]:
+def parting(folder: os.PathLike[str], saved: Callable[[], int | None]) -> Iterator[None]:
     """While it lasts, another host's end is told in one line, and ends this process at once.
 
     JAX would wait at its exit for those that are no more, and then abort.
@@ -250,7 +250,7 @@ def parting(folder: Path, saved: Callable[[], int | None]) -> Iterator[None]:
             raise
         reason = " ".join(str(e).split())[:160]
         print(
-            f"mm: host {_joined and _joined.index}: another host was lost ({type(e).__name__}: {reason}); step {saved()} in {folder} "
+            f"mm: host {_joined and _joined.index}: another host was lost ({type(e).__name__}: {reason}); step {saved()} in {os.fspath(folder)} "
             "stands, the same command on all hosts continues",
             file=sys.stderr, flush=True,
         )  # fmt: skip

@@ -6,12 +6,12 @@ modalities than that run, or a text a larger vocabulary: what the old model said
 is trained.
 """
 
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils.epath import Path
 
 from mm import checkpoint, config, tokenizers
 from mm import state as states

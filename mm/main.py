@@ -39,11 +39,12 @@ def run(command) -> int:
     elif command.mode in ("train", "evaluate"):
         train(command)
     elif command.mode == "check-data":
+        from mm import paths
         from mm.data import check
 
         exp = command.experiment or workdir.experiment(command.workdir, whole=True)
         out = command.out if command.out_given else None
-        for line in check.lines(exp.data, command.workdir / "cache", out, exp.task):
+        for line in check.lines(exp.data, paths.cache_of(command.workdir), out, exp.task):
             print(line, flush=True)
     else:
         with progress.work("starting"):

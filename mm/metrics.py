@@ -2,18 +2,22 @@
 
 import json
 import math
+import os
 import statistics
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
+from etils.epath import Path
 
 from mm import config, progress
 from mm.errors import UserError
 from mm.optim import schedule
+from mm.paths import is_local
+
+FAR = 30.0  # seconds between two copies to a file system that is elsewhere
 
 
 class Writer(Protocol):
@@ -31,19 +35,45 @@ class Jsonl:
     """
 
     def __init__(self, path: Path, start: int):
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= start]
-        path.write_text("".join(line + "\n" for line in kept))
-        self.file = path.open("a")
+        text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+        kept = [line for line in text.splitlines() if _step_of(line) <= start]
+        self.file = Appended(path, "".join(line + "\n" for line in kept))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         # What is not finite is no JSON: null says that there was something.
         rounded = {k: float(f"{v:.8g}") if math.isfinite(v) else None for k, v in values.items()}
         self.file.write(json.dumps({"step": step} | rounded) + "\n")
-        self.file.flush()
 
     def close(self) -> None:
         self.file.close()
+
+
+class Appended:
+    """A text file that grows. Elsewhere than on this machine files cannot, and are written anew every `FAR` seconds."""
+
+    def __init__(self, path: Path, text: str):
+        self.path, self.text, self.written = path, text, time.monotonic()
+        path.write_text(text)
+        self.file = path.open("a") if is_local(path) else None
+
+    def write(self, text: str) -> None:
+        if self.file:
+            self.file.write(text)
+            self.file.flush()
+            return
+        self.text += text
+        if time.monotonic() - self.written > FAR:
+            self._write()
+
+    def _write(self) -> None:
+        self.path.write_text(self.text)
+        self.written = time.monotonic()
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
+        else:
+            self._write()
 
 
 def _step_of(line: str) -> float:
@@ -54,20 +84,33 @@ def _step_of(line: str) -> float:
 
 
 class TensorBoard:
-    """The same values as TensorBoard event files in `folder`."""
+    """The same values as TensorBoard event files in `folder`; written below `cache`, and copied, where that is elsewhere."""
 
-    def __init__(self, folder: Path, start: int):
+    def __init__(self, folder: Path, start: int, cache: Path):
         from tensorboardX import SummaryWriter  # 0.3 s to import
 
-        self.writer = SummaryWriter(str(folder), purge_step=start + 1)
+        self.folder = folder
+        self.near = folder if is_local(folder) else cache / "tensorboard"
+        self.writer = SummaryWriter(os.fspath(self.near), purge_step=start + 1)
+        self.copied = time.monotonic()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             if math.isfinite(value):
                 self.writer.add_scalar(name, value, step)
+        if time.monotonic() - self.copied > FAR:
+            self._copy()
+
+    def _copy(self) -> None:
+        if self.near != self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.near.iterdir():
+                path.copy(self.folder / path.name, overwrite=True)
+        self.copied = time.monotonic()
 
     def close(self) -> None:
         self.writer.close()
+        self._copy()
 
 
 class Bar:

@@ -7,10 +7,10 @@ DIR/sweep.json   {name: {"state", figures...}}
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils.epath import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +18,7 @@ from rich.table import Table
 import mm
 from mm import config, progress, workdir
 from mm.errors import UserError
+from mm.paths import cache_of
 from mm.recipes import Runs
 from mm.report.tables import is_number, main_figures
 from mm.train import Trainer
@@ -44,7 +45,7 @@ def _run(runs: Runs, folder: Path, wandb: str) -> None:
             if states[name] != "finished":
                 print(f"run {done} of {len(runs)}: {name}", flush=True)
                 try:
-                    trainer = Trainer(exp, folder / name, folder / "cache", wandb)
+                    trainer = Trainer(exp, folder / name, cache_of(folder), wandb)
                     states[name] = "finished" if trainer.train() else "stopped"
                     trainer.checkpoints.close()
                 except UserError as e:

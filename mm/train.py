@@ -13,10 +13,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils.epath import Path
 
 import mm
 from mm import artefact, checkpoint, config, hosts, initial, metrics, progress, workdir
@@ -24,6 +24,7 @@ from mm import state as states
 from mm.data.opened import OpenData, open_data
 from mm.errors import UserError
 from mm.optim import make_optimizer
+from mm.paths import cache_of
 from mm.report import write_report
 from mm.sharding import abstract_batch, check_divided, here, make_mesh, part_of_host, put_batch
 from mm.signals import Agreed, Signals
@@ -42,9 +43,10 @@ class Trainer:
     def __init__(
         self, exp: config.Experiment, folder: Path, cache: Path | None = None, wandb: str = ""
     ):
-        self.exp, self.folder, self.wandb = exp, folder, wandb
-        cache = cache or folder / "cache"
-        jax.config.update("jax_compilation_cache_dir", str((cache / "xla").absolute()))
+        folder = Path(folder)
+        cache = Path(cache or cache_of(folder))
+        self.exp, self.folder, self.cache, self.wandb = exp, folder, cache, wandb
+        jax.config.update("jax_compilation_cache_dir", os.fspath((cache / "xla").absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         self.data: OpenData = hosts.first_before(lambda: opened(exp.data, cache))
         self.task: Task = exp.task.build(self.data)
@@ -163,7 +165,7 @@ class Trainer:
             return metrics.Writers()
         made: list[metrics.Writer] = [
             metrics.Jsonl(self.folder / "metrics.jsonl", start),
-            metrics.TensorBoard(self.folder / "tensorboard", start),
+            metrics.TensorBoard(self.folder / "tensorboard", start, self.cache),
         ]
         if self.wandb:
             from mm.weights_and_biases import WandB

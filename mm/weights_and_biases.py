@@ -8,7 +8,8 @@ import math
 import secrets
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
+
+from etils.epath import Path
 
 from mm import config
 from mm.errors import UserError

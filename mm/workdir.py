@@ -16,15 +16,16 @@ import fcntl
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, TextIO
+
+from etils.epath import Path
 
 import mm
 from mm import config
 from mm.errors import Newer, UserError, refuse_newer
+from mm.paths import is_local
 
 FORMAT_VERSION = 1
 """Of the JSON that mm writes."""
@@ -42,7 +43,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
     except OSError as e:
         raise UserError(f"{folder}: cannot be written ({e.strerror}); use another --workdir") from e
     for name, source in sources.items():
-        shutil.copyfile(source, folder / "tokenizers" / f"{name}.safetensors")
+        source.copy(folder / "tokenizers" / f"{name}.safetensors", overwrite=True)
     known = {"version": mm.__version__, "fingerprint": mark, "experiment": saved}
     if origin:
         known |= {"file": origin.file, "changed": origin.changed}
@@ -136,33 +137,36 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
 def held(folder: Path) -> Iterator[None]:
     """Nobody else works in `folder` for as long as it lasts. Says so where the last one ended without farewell.
 
+    Only a folder on this machine can be locked; elsewhere a run that is under way looks like one that ended so.
+
     Raises:
       UserError: somebody does, or nothing can be written there.
     """
     check_free(folder)
-    try:
-        file = (folder / RUNNING).open("a+")
-    except OSError as e:
-        raise UserError(f"{folder}: cannot be written ({e.strerror}); use another --workdir") from e
-    with file:
-        _lock(file, folder)
-        file.seek(0)
-        if before := file.read().strip():
+    mark = folder / RUNNING
+    with contextlib.ExitStack() as stack:
+        try:
+            if is_local(folder):
+                _lock(stack.enter_context(open(mark, "a+")), folder)
+            before = mark.read_text().strip() if mark.exists() else ""
+            began = time.strftime("%Y-%m-%d %H:%M:%S")
+            mark.write_text(f"process {os.getpid()} on {platform.node()} since {began}\n")
+        except OSError as e:
+            raise UserError(
+                f"{folder}: cannot be written ({e.strerror}); use another --workdir"
+            ) from e
+        if before:
             print(f"the last run in {folder} ended without farewell ({before})", flush=True)
-        file.truncate(0)
-        began = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.write(f"process {os.getpid()} on {platform.node()} since {began}\n")
-        file.flush()
         try:
             yield
         finally:
-            (folder / RUNNING).unlink(missing_ok=True)
+            mark.unlink(missing_ok=True)
 
 
 def check_free(folder: Path) -> None:
     """Raises UserError where somebody works in `folder`."""
-    if (folder / RUNNING).is_file():
-        with contextlib.suppress(OSError), (folder / RUNNING).open("r+") as file:
+    if is_local(folder) and (folder / RUNNING).is_file():
+        with contextlib.suppress(OSError), open(folder / RUNNING, "r+") as file:
             _lock(file, folder)
 
 
@@ -188,9 +192,9 @@ def tidied(folder: Path) -> Iterator[None]:
         # Without a mark of this very start nothing in the folder is ours.
         if mark.exists() and not claimed and not _begun(folder):
             mark.unlink()
-            shutil.rmtree(folder / "tokenizers")
+            (folder / "tokenizers").rmtree()
             for empty in (folder / "checkpoints", *([] if here else [folder])):
-                with contextlib.suppress(OSError):  # not there, or not empty
+                with contextlib.suppress(OSError, ValueError):  # not there, or not empty
                     empty.rmdir()
         raise
 

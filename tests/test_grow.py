@@ -128,7 +128,7 @@ def test_a_larger_vocabulary_of_a_text(before, more_words):
 
 
 def test_what_cannot_grow_is_refused(before, more_words):
-    with pytest.raises(UserError, match="another token space: the 'speech' .*or let it grow"):
+    with pytest.raises(UserError, match=r"another token space: the 'speech' .*or let it grow"):
         initial.check(replace(experiment({**OLD, "speech": SPEECH}), init=str(before[0])))
     for references, said in (
         ({"image": IMAGE}, "the 'text' tokenizer: it is missing here"),

@@ -5,10 +5,10 @@ an example; `mm.data.opened.open_data` tokenizes the columns once, and Grain ser
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from etils.epath import Path
 
 from mm.data.records import CorruptLog
 from mm.errors import UserError, nearest

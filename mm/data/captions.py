@@ -1,8 +1,9 @@
 """captions.jsonl of a folder: which caption and which label a stem has. See `mm.data.folder`."""
 
 import json
-from pathlib import Path
 from typing import Any
+
+from etils.epath import Path
 
 from mm.errors import UserError, nearest
 

@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+from etils.epath import Path
 
 from mm import config, tokenizers
 from mm.data import Column, Source

@@ -16,10 +16,10 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils.epath import Path
 
 from mm.data import check_modalities
 from mm.data.aligned import SPLITS, Aligned, AlignedSource
@@ -199,7 +199,7 @@ def _list(folder: Path, suffixes: set[str]) -> dict[str, Path]:
       UserError: two files of one stem.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(path / name for path, _, names in folder.walk() for name in names):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in inside.parts)
         if hidden or path.suffix.lower() not in suffixes or not path.is_file():
@@ -241,4 +241,4 @@ def _inspect(
 def _mark(path: Path) -> str:
     with path.open("rb") as f:
         head = hashlib.blake2b(f.read(HEAD), digest_size=8).hexdigest()
-    return f"{path.name} {path.stat().st_size} {head}"
+    return f"{path.name} {path.stat().length} {head}"

@@ -1,9 +1,9 @@
 """The form that pictures and sounds of any size are brought to, so that they are rows of one array."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
+from etils.epath import Path
 from PIL import Image
 
 from mm.errors import UserError

@@ -4,10 +4,10 @@ import dataclasses
 import hashlib
 import io
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils.epath import Path
 
 from mm.data.aligned import AlignedSource
 from mm.data.records import CorruptLog

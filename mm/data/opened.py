@@ -2,11 +2,11 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils.epath import Path
 
 from mm import artefact, config, progress, tokenizers
 from mm.data import Column, Source

@@ -8,12 +8,13 @@ without TensorFlow:
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils.epath import Path
 from PIL import Image
 
 from mm.data.aligned import SPLITS, Aligned, AlignedSource
@@ -21,6 +22,7 @@ from mm.data.columns import LazyColumn, TextColumn, digest
 from mm.data.form import Form
 from mm.data.records import CorruptLog, Records
 from mm.errors import UserError, nearest
+from mm.paths import copied, is_local
 
 KINDS = ("image", "audio", "text")
 
@@ -35,7 +37,7 @@ class Tfds(AlignedSource):
 
     Attributes:
       name: as `tfds.data_source` takes it: "name", "name/config", "name:1.0.0".
-      data_dir: the folder it was prepared in.
+      data_dir: the folder it was prepared in; one that lies elsewhere (gs://) is copied to the cache.
       features: modality (image, audio, text) -> which feature of the record; "/" goes into nested
         ones ("captions/text"). A sequence of texts is several captions of one example.
       label: the feature of an example's class; empty: each example is on its own.
@@ -77,6 +79,12 @@ class Tfds(AlignedSource):
             TensorFlow; no such split or feature.
         """
         self.validate()
+        base = Path(self.data_dir).expanduser() / self.name.partition(":")[0]
+        if is_local(base):
+            self._folder = os.fspath(Path(self.data_dir).expanduser())
+        else:  # array_record is read from a disk
+            self._folder = os.fspath(cache / "tfds")
+            copied(base, cache / "tfds" / self.name.partition(":")[0])
         info = self._info()
         for feature in (*self.features.values(), *([self.label] if self.label else [])):
             if _feature(info.features, feature) is None:
@@ -86,14 +94,10 @@ class Tfds(AlignedSource):
                 )
         self._splits = {split: self._open_split(split, info, corrupt) for split in SPLITS}
 
-    @property
-    def _folder(self) -> str:
-        return str(Path(self.data_dir).expanduser())
-
     def _info(self) -> Any:
         # Looked for here: TFDS asks the network about a data set that it does not find.
         base = Path(self._folder) / self.name.partition(":")[0]
-        if not any(base.rglob("dataset_info.json")):
+        if not any("dataset_info.json" in names for _, _, names in base.walk()):
             raise UserError(
                 f"{base}: holds no prepared TFDS data set, and nothing is downloaded; prepare it "
                 f"where there is a network (tfds.builder({self.name!r}, data_dir=...)"

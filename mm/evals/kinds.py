@@ -7,10 +7,10 @@ evaluators take tuples of kinds and know nothing else about a data set.
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from etils.epath import Path
 
 from mm import artefact
 from mm.errors import UserError, nearest

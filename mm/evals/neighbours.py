@@ -4,10 +4,10 @@
 <folder>/embeddings.npz    z/<kind> float16[n, E], group/<kind> int32[n]
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils.epath import Path
 
 from mm import workdir
 from mm.evals import kinds as k
@@ -72,4 +72,5 @@ class Neighbours:
         arrays: dict[str, Any] = {"format_version": np.int32(workdir.FORMAT_VERSION)}
         arrays |= {f"z/{n}": z[:MAPPED].astype(np.float16) for n, z in embedded.items()}
         arrays |= {f"group/{n}": g[:MAPPED].astype(np.int32) for n, g in groups.items()}
-        np.savez_compressed(self.folder / "embeddings.npz", allow_pickle=False, **arrays)
+        with (self.folder / "embeddings.npz").open("wb") as f:
+            np.savez_compressed(f, allow_pickle=False, **arrays)

@@ -1,10 +1,11 @@
 """Sample files as pictures: what a page or a README can show of a sound, a sentence or an array."""
 
+import io
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import soundfile
+from etils.epath import Path
 from PIL import Image, ImageDraw, ImageFont
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -25,7 +26,8 @@ def spectrogram(wave: np.ndarray, *, frame: int = 256, hop: int = 64) -> Image.I
 
 def waveform(path: Path) -> np.ndarray:
     """A sound file's samples, channels averaged, float32[samples] in [-1, 1]."""
-    samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    sound = io.BytesIO(path.read_bytes())
+    samples, _ = soundfile.read(sound, dtype="float32", always_2d=True)
     return samples.mean(1)
 
 
@@ -34,7 +36,7 @@ def greys(path: Path, side: int) -> Image.Image:
 
     Its first axis goes down, all others across; a vector is one line.
     """
-    array = np.load(path, allow_pickle=False).astype(np.float64)
+    array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False).astype(np.float64)
     rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)
     light = (rows.max() - rows) / max(float(np.ptp(rows)), 1e-30)
     return Image.fromarray((255 * light).astype(np.uint8)).resize((side, side), NEAREST)
@@ -44,7 +46,7 @@ def tile(path: Path, size: int) -> Image.Image:
     """A sample file as a square picture: itself, a sound's spectrogram, an array's greys, or a text's words."""
     try:
         if path.suffix in PICTURES:
-            picture = Image.open(path).convert("RGB")
+            picture = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
         elif path.suffix in SOUNDS:
             picture = spectrogram(waveform(path))
         elif path.suffix == ARRAY:

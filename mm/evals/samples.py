@@ -7,12 +7,11 @@ samples/<source>-to-<target>/real-0.*, tokenized-0.*
                                    the target's row in the same example, and that row through its tokenizer
 """
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils.epath import Path
 
 from mm import workdir
 from mm.evals.kinds import Kind, take
@@ -39,7 +38,7 @@ def write_rows(
 
 def emptied(folder: Path) -> Path:
     """The folder, without what an earlier evaluation left."""
-    shutil.rmtree(folder, ignore_errors=True)
+    folder.rmtree(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -1,7 +1,8 @@
 """python -m mm.report: a run's page anew, two runs on one page, or a run against its reference."""
 
 import sys
-from pathlib import Path
+
+from etils.epath import Path
 
 from mm.errors import Parser, UserError, exit_code
 from mm.report import reference

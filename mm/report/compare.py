@@ -1,7 +1,8 @@
 """Two runs on one page: every figure, the curves one over the other, and what was asked for."""
 
-from pathlib import Path
 from typing import Any
+
+from etils.epath import Path
 
 from mm import config
 from mm.errors import UserError

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import math
-from pathlib import Path
 from typing import Any
+
+from etils.epath import Path
 
 from mm import workdir
 from mm.errors import Newer
@@ -101,7 +102,7 @@ def read_curves(path: Path) -> tuple[Curves, str]:
     """The logged values, and what is wrong: lines that cannot be read, as the last one of a killed run, are left out."""
     curves: Curves = {}
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_bytes().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return {}, ""
     except OSError as e:

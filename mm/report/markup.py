@@ -5,10 +5,10 @@ import html
 import io
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import soundfile
+from etils.epath import Path
 from PIL import Image
 
 from mm.evals import pictures
@@ -88,7 +88,7 @@ def tile(path: Path, caption: str = "", wrong: bool = False, player: bool = True
 def _content(path: Path, player: bool) -> str:
     name = escape(f"{path.parent.name.replace('-to-', ' to ')} {path.stem}")
     if path.suffix in pictures.PICTURES:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(path.read_bytes())) as picture:
             return f'<img alt="{name}" src="{picture_data(picture)}">'
     if path.suffix in pictures.SOUNDS:
         seen = picture_data(pictures.spectrogram(pictures.waveform(path)))
@@ -114,7 +114,7 @@ def picture_data(picture: Image.Image) -> str:
 
 def sound_data(path: Path) -> str:
     """The same samples as FLAC, half as large as a WAV, as a data URI."""
-    samples, rate = soundfile.read(path, dtype="int16")
+    samples, rate = soundfile.read(io.BytesIO(path.read_bytes()), dtype="int16")
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format="FLAC")
     return _data(buffer.getvalue(), "audio/flac")

@@ -6,8 +6,9 @@ python -m mm.report.medians docs/results/digits/seed*.json         a Markdown ta
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
+
+from etils.epath import Path
 
 from mm import workdir
 from mm.errors import UserError, exit_code

@@ -3,8 +3,9 @@
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
+
+from etils.epath import Path
 
 import mm
 from mm import progress, workdir

@@ -6,8 +6,9 @@ machine, curves {term: [[step, value]..]}}.
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from etils.epath import Path
 
 from mm import config, workdir
 from mm.errors import UserError, nearest

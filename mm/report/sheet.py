@@ -1,7 +1,8 @@
 """Any to any: what was given and what was made of it, example by example."""
 
-from pathlib import Path
 from typing import Any
+
+from etils.epath import Path
 
 from mm.evals import pictures
 from mm.report.files import RunFiles, read_object
@@ -15,7 +16,8 @@ def any_to_any(run: RunFiles) -> str:
     if not samples.get("rows"):
         return ""
     (run.folder / "report").mkdir(parents=True, exist_ok=True)
-    pictures.grid(samples, folder).save(run.folder / "report" / "any_to_any.png")
+    with (run.folder / "report" / "any_to_any.png").open("wb") as f:
+        pictures.grid(samples, folder).save(f, "PNG")
     names = list(dict.fromkeys(row[side] for row in samples["rows"] for side in _SIDES))
     made = {(row["source"], row["target"]): row for row in samples["rows"]}
     given = {row["source"]: row for row in samples["rows"]}

@@ -64,7 +64,7 @@ def embedding_map(run: RunFiles) -> str:
     """The embeddings of every kind in the plane of their first two principal components."""
     body = ""
     for path in sorted(run.folder.glob("evals/*/embeddings.npz")):
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as f, np.load(f, allow_pickle=False) as kept:
             written = int(kept["format_version"]) if "format_version" in kept.files else 1
             refuse_newer(path, written, FORMAT_VERSION)
             names = sorted({key.partition("/")[2] for key in kept.files if "/" in key})

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from etils.epath import Path
 
 Terms = dict[str, tuple[jax.Array, jax.Array]]
 """Per loss term and metric: (sum, count), float32 scalars, over the global batch."""

@@ -6,13 +6,13 @@ nothing else: never a loss, a selector or a feature.
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils.epath import Path
 from flax import nnx, traverse_util
 
 from mm import artefact

@@ -6,12 +6,12 @@ here is what all of them share: the bottleneck, its statistics, and codes that a
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils.epath import Path
 from flax import nnx
 
 from mm import artefact

@@ -6,12 +6,12 @@ A vocabulary is trained by the same command, and leaves the same kind of artefac
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import tokenizers as hf
+from etils.epath import Path
 
 from mm import artefact
 from mm.errors import UserError

@@ -1,10 +1,10 @@
 """Tokenizers: each writes one kind of data in discrete ids and reads them back. Loaded from artefacts by path."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from etils.epath import Path
 
 from mm import artefact
 from mm.errors import UserError

@@ -1,9 +1,8 @@
 """Rows of kinds of data that no common file format is known of: NumPy's .npy files."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
+from etils.epath import Path
 
 from mm.errors import UserError
 from mm.tokenizers.files import existing_file
@@ -40,5 +39,6 @@ def write_array(raw: np.ndarray, stem: Path) -> Path:
     """A raw row -> `stem`.npy; returns its path."""
     path = stem.with_name(stem.name + ".npy")
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, raw, allow_pickle=False)
+    with path.open("wb") as f:
+        np.save(f, raw, allow_pickle=False)
     return path

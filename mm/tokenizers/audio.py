@@ -7,13 +7,14 @@ say (whose voice it is). Phases are not coded: `signal.griffin_lim` finds some t
 """
 
 import dataclasses
-from pathlib import Path
+import io
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import soundfile
 from einops import rearrange
+from etils.epath import Path
 from flax import nnx
 
 from mm.errors import UserError
@@ -115,7 +116,9 @@ class AudioAutoencoder:
         stem = Path(stem)
         path = stem.with_name(stem.name + ".wav")
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.clip(raw, -1, 1), self.rate, subtype="PCM_16")
+        wav = io.BytesIO()
+        soundfile.write(wav, np.clip(raw, -1, 1), self.rate, subtype="PCM_16", format="WAV")
+        path.write_bytes(wav.getvalue())
         return path
 
 

@@ -6,12 +6,12 @@ file (docs/add_a_modality.md). Everything here and in `mm.tasks.tokenizer` serve
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils.epath import Path
 from flax import nnx, traverse_util
 
 from mm import artefact

@@ -1,10 +1,11 @@
 """Pictures of users: read safely, and brought to the form of small centred training images."""
 
+import contextlib
 import dataclasses
 import warnings
-from pathlib import Path
 
 import numpy as np
+from etils.epath import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
@@ -45,7 +46,7 @@ def existing_file(path: Path | str, give: str) -> Path:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
+    if path.stat().length == 0:
         raise UserError(f"{path}: the file is empty (0 bytes); give {give}")
     return path
 
@@ -72,17 +73,15 @@ def open_picture(path: Path, *, decode: bool = True) -> Image.Image:
     """
     path = existing_file(path, "a PNG or JPEG")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # sizes are checked here
-            image = Image.open(path, formats=FORMATS)
+        with contextlib.ExitStack() as stack, warnings.catch_warnings():
+            # sizes are checked here
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(stack.enter_context(path.open("rb")), formats=FORMATS)
             if image.width * image.height > LARGEST:
                 raise UserError(
                     f"{path}: {image.width} x {image.height} pixels, more than {LARGEST:,}; give a smaller picture"
                 )
             if not decode:
-                image.close()
                 return image
             image.draft("RGB", (WORKING, WORKING))
             image.load()
@@ -266,5 +265,6 @@ def write_picture(raw: np.ndarray, stem: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     times = max(min(ENLARGED, LARGE // max(raw.shape[:2])), 1)
     size = (raw.shape[1] * times, raw.shape[0] * times)
-    Image.fromarray(raw).resize(size, Image.Resampling.BICUBIC).save(path)
+    with path.open("wb") as f:
+        Image.fromarray(raw).resize(size, Image.Resampling.BICUBIC).save(f, "PNG")
     return path

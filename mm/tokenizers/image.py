@@ -7,12 +7,12 @@ between places cost a tenth of transformer blocks and reconstruct better after t
 """
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils.epath import Path
 from flax import nnx
 
 from mm.errors import UserError

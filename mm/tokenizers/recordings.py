@@ -1,15 +1,18 @@
 """Sounds of users: read safely, and brought to the form of the training data."""
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import soundfile
+from etils.epath import Path
 from scipy.signal import butter, sosfiltfilt
 
 from mm.errors import UserError
+from mm.paths import as_local
 from mm.tokenizers import signal
 from mm.tokenizers.files import existing_file
 
@@ -33,7 +36,7 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     """The file, its header checked; errors of libsndfile while it is open become UserErrors."""
     path = existing_file(path, "a WAV, FLAC or OGG")
     try:
-        with soundfile.SoundFile(path) as f:
+        with as_local(path) as file, soundfile.SoundFile(os.fspath(file)) as f:
             if not RATES[0] <= f.samplerate <= RATES[1]:
                 raise UserError(
                     f"{path}: {f.samplerate} samples per second; give {RATES[0]} to {RATES[1]}"
@@ -47,7 +50,7 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
                 raise UserError(f"{path}: the file has no samples (0 s); record it again")
             yield f
     except (soundfile.SoundFileError, OSError, ValueError) as e:
-        reason = str(e).removeprefix(f"Error opening {str(path)!r}: ")
+        reason = re.sub(r"^Error opening .*?: ", "", str(e))
         raise UserError(
             f"{path}: not a sound file that can be read ({reason}); give a WAV, FLAC or OGG"
         ) from e

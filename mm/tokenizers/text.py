@@ -6,11 +6,11 @@ vocabulary, so no text can spell it.
 """
 
 from collections.abc import Sequence as Rows
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers as hf
+from etils.epath import Path
 
 from mm.errors import UserError
 from mm.space import Modality, Sequence, Vocabulary

@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+
+from etils.epath import Path
 
 from mm.errors import Parser, UserError, exit_code
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
 
     card = options.card.read_text() if options.card else ""
     mark = exported.write(options.run, options.out, card)
-    size = options.out.stat().st_size / 1e6
+    size = options.out.stat().length / 1e6
     print(f"{options.out}: {size:.1f} MB, fingerprint {mark}")
     return 0
 

@@ -5,12 +5,12 @@ the model, and where mm itself is: the checkout, or the installed package.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils.epath import Path
 from flax import traverse_util
 
 import mm
@@ -84,7 +84,7 @@ def _found(reference: str, model: Path) -> str:
     """Where the file of "path#fingerprint" lies."""
     name, _, mark = reference.partition("#")
     package = Path(mm.__file__).parent
-    places = [model.parent, package.parent, package / "weights" / "shipped", Path.cwd()]
+    places = [model.parent, package.parent, package / "weights" / "shipped", Path(".")]
     for place in places:
         if (place / name).is_file():
             return f"{place / name}#{mark}"
