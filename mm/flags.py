@@ -11,7 +11,7 @@ from ml_collections import config_flags
 from mm import config, recipes, usage, weights_and_biases
 from mm.errors import UserError, nearest
 
-MODES = ("train", "evaluate", "generate", "embed", "check-data")
+MODES = ("train", "evaluate", "generate", "embed", "check-data", "compile")
 SHIPPED = ("generate", "embed")  # these use the model that ships with mm where none is named
 
 
@@ -22,6 +22,7 @@ class Command:
     Attributes:
       experiment: None where only a workdir was named, and for a sweep.
       origins: where each run's experiment comes from; a single one has no name.
+      topology, slices, json: for compile.
       model: what generate and embed use: a run's folder, an exported file, None for the model that ships with mm.
     """
 
@@ -37,6 +38,9 @@ class Command:
     seed: int
     out_given: bool
     wandb: str
+    topology: str
+    slices: int
+    json: str
 
 
 def parse(argv: list[str]) -> Command:
@@ -81,6 +85,10 @@ def _command(
     if path is None and (mode == "train" or not (values.workdir or mode in SHIPPED)):
         needed = "--config FILE" if mode == "train" else "--workdir RUN (or --config FILE)"
         raise UserError(f"--mode={mode}: needs {needed}")
+    if mode == "compile" and not (experiment and values.topology and values.slices > 0):
+        raise UserError(
+            "--mode=compile: needs --config FILE and --topology, as in --topology=v5e:2x4"
+        )
     if values.wandb:
         weights_and_biases.check()
     name = experiment.name if experiment else Path((path or "").partition(":")[0]).stem
@@ -100,17 +108,29 @@ def _command(
         out_given=bool(values["out"].present),
         seed=values.seed,
         wandb=values.wandb,
+        topology=values.topology,
+        slices=values.slices,
+        json=values.json,
     )
 
 
 def _values() -> flags.FlagValues:
     """All flags but --config; `mm.usage` explains them."""
     values = flags.FlagValues()
-    for name, default in {"mode": "train", "workdir": "", "out": "generated", "wandb": ""}.items():
+    texts = {
+        "mode": "train",
+        "workdir": "",
+        "out": "generated",
+        "wandb": "",
+        "topology": "",
+        "json": "",
+    }
+    for name, default in texts.items():
         flags.DEFINE_string(name, default, "", flag_values=values)
     for name in ("input", "output"):
         flags.DEFINE_multi_string(name, [], "", flag_values=values)
-    flags.DEFINE_integer("seed", 0, "", flag_values=values)
+    for name, default in {"seed": 0, "slices": 1}.items():
+        flags.DEFINE_integer(name, default, "", flag_values=values)
     return values
 
 

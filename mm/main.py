@@ -38,6 +38,8 @@ def run(command) -> int:
         sweep.run(command.sweep, command.workdir, command.origins, command.wandb)
     elif command.mode in ("train", "evaluate"):
         train(command)
+    elif command.mode == "compile":
+        return compiled(command)
     elif command.mode == "check-data":
         from mm import paths
         from mm.data import check
@@ -55,6 +57,21 @@ def run(command) -> int:
         for line in files(model, command):
             print(line)
     return 0
+
+
+def compiled(command) -> int:
+    """--mode=compile; 2 where the program does not fit."""
+    with progress.work("starting"):
+        import json
+
+        from mm import compile, paths
+
+    cache = paths.cache_of(command.workdir)
+    report = compile.run(command.experiment, command.topology, command.slices, cache)
+    print("\n".join(compile.lines(report)))
+    if command.json:
+        paths.Path(command.json).write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if report["fits"] else 2
 
 
 def train(command) -> None:

@@ -6,8 +6,11 @@ products that widen are split over `tensor` on their output and those that narro
 with a width is split over `fsdp`, and optimizer moments lie like their parameters, whose paths they end with.
 """
 
+import contextlib
+import contextvars
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -195,6 +198,31 @@ def put_batch(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
         return jax.make_array_from_callback((batch_size, *x.shape[1:]), layout, shard)
 
     return jax.tree.map(put, batch)
+
+
+_context: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
+
+
+@contextlib.contextmanager
+def traced_on(mesh: Mesh) -> Iterator[None]:
+    """While it lasts, `split_rows` means this mesh."""
+    token = _context.set(mesh)
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def split_rows(x: jax.Array) -> jax.Array:
+    """Says of an array whose first axis is the batch that it is split there and nowhere else, as the batch is.
+
+    The compiler finds out by itself until rows are gathered, packed or stacked; then it may copy all of them to all
+    devices. Outside of a training step it says nothing.
+    """
+    mesh = _context.get()
+    if mesh is None or x.shape[0] % (mesh.shape["replica"] * mesh.shape["fsdp"]):
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, BATCH))
 
 
 def here(tree: Any, mesh: Mesh) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mm import config
+from mm import config, sharding
 from mm import state as states
 from mm.tasks import Task, weighted
 
@@ -59,8 +59,14 @@ def jitted(
       state: shapes, dtypes and shardings (`states.abstract`).
     """
     layout = jax.tree.map(lambda x: x.sharding, state)
-    whole = NamedSharding(layout["step"].mesh, PartitionSpec())
-    step = make_step(task, tx, optim, seed)
+    mesh = layout["step"].mesh
+    whole = NamedSharding(mesh, PartitionSpec())
+    plain = make_step(task, tx, optim, seed)
+
+    def step(state: states.State, batch: Any) -> tuple[states.State, dict[str, jax.Array]]:
+        with sharding.traced_on(mesh):
+            return plain(state, batch)
+
     return jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
 
 

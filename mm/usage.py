@@ -25,6 +25,8 @@ WHERE       --workdir DIR (runs/NAME unless given) holds everything: config.json
             another folder. --wandb=PROJECT sends the figures to Weights & Biases as well.
 REPORT      python -m mm.report RUN        its page anew; RUN RUN2 compares two; --against reference looks for a drift
 EVALUATE    python -m mm.main --mode=evaluate --workdir RUN
+COMPILE     python -m mm.main --mode=compile --config FILE --topology=v5e:2x4 [--slices N] [--json FILE]
+            for a TPU that is not there (extra tpu): memory a chip, FLOPs, collectives, whether it fits
 GENERATE    python -m mm.main --mode=generate --input text="a thin seven" --output image,speech
             by the model that ships with mm; --workdir RUN uses a run's, --workdir FILE.safetensors an exported one;
             --input MODALITY=FILE may be given several times; --output text="a ..." or text="[MASK]" asks for a form;

@@ -12,6 +12,7 @@ from etils.epath import Path
 
 from mm.data.records import CorruptLog
 from mm.errors import UserError, nearest
+from mm.space import TokenSpace
 
 
 class Column(Protocol):
@@ -56,6 +57,20 @@ class Source(Protocol):
         A pure function. Every epoch has the same n. `validation` and `test` ignore seed and epoch:
         fixed pairs.
         """
+        ...
+
+
+class TokenSource(Source, Protocol):
+    """A source whose rows are tokens already: it needs no tokenizers.
+
+    Attributes:
+      space: how its modalities are written.
+    """
+
+    space: TokenSpace
+
+    def tokens(self, split: str) -> Mapping[str, Any]:
+        """All rows of a split as `mm.data.batches.TokenTable`, by modality."""
         ...
 
 

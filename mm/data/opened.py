@@ -20,11 +20,12 @@ from mm.tokenizers import Tokenizer
 CHUNK = 2048  # rows that are tokenized at a time
 
 
-def open_data(settings: config.Data, cache: Path) -> "OpenData":
+def open_data(settings: config.Data, cache: Path, *, rows: bool = True) -> "OpenData":
     """Opens the source and the tokenizers of an experiment.
 
     Args:
       cache: folder for what is built and tokenized; may be deleted at any time between runs.
+      rows: False opens the tokenizers alone: the token space is known, no row can be read.
 
     Raises:
       UserError: a tokenizer for a modality that the source does not have, or as `tokenizers.load`
@@ -36,7 +37,7 @@ def open_data(settings: config.Data, cache: Path) -> "OpenData":
             raise UserError(
                 f"config.data.tokenizers: no modality {name!r} in the data{nearest(name, known)}"
             )
-    return OpenData(settings, tokenizers.load_all(settings.tokenizers), Path(cache))
+    return OpenData(settings, tokenizers.load_all(settings.tokenizers), Path(cache), rows)
 
 
 class OpenData:
@@ -47,14 +48,19 @@ class OpenData:
       space: None where nothing is tokenized.
     """
 
-    def __init__(self, settings: config.Data, loaded: Mapping[str, Tokenizer], cache: Path):
+    def __init__(
+        self, settings: config.Data, loaded: Mapping[str, Tokenizer], cache: Path, rows: bool = True
+    ):
         self.settings, self.tokenizers, self.cache = settings, dict(loaded), cache
         self.source: Source = settings.source
         self.space = tokenizers.space_of(self.tokenizers) if self.tokenizers else None
+        if self.space is None:  # of a `mm.data.TokenSource`
+            self.space = getattr(self.source, "space", None)
         self._tables: dict[str, dict[str, TokenTable]] = {}
         self._corrupt = CorruptLog(settings.corrupt_limit)
-        with progress.work("opening the data"):
-            self.source.open(cache, self._corrupt)
+        if rows:
+            with progress.work("opening the data"):
+                self.source.open(cache, self._corrupt)
 
     @property
     def corrupt(self) -> int:
@@ -65,6 +71,9 @@ class OpenData:
     def fingerprint(self) -> str:
         """16 hex digits: equal where the same rows are trained on in the same tokens (or raw)."""
         columns = self.raw("train")
+        if self.space is not None and not self.tokenizers:
+            tables = self.tokens("train")
+            return digest(*(f"{n} {digest(t.ids.tobytes().hex())}" for n, t in tables.items()))
         used = [
             f"{name} {columns[name].fingerprint} {t.fingerprint}"
             for name, t in self.tokenizers.items()
@@ -82,6 +91,8 @@ class OpenData:
 
     def tokens(self, split: str) -> dict[str, TokenTable]:
         """All rows of a split, by modality; tokenized at first use, later read from the cache."""
+        if split not in self._tables and not self.tokenizers:
+            self._tables[split] = self.source.tokens(split)  # pyright: ignore[reportAttributeAccessIssue]
         if split not in self._tables:
             columns = self.raw(split)
             self._tables[split] = {
@@ -116,7 +127,7 @@ class OpenData:
           `mm.space.Batch` where there are tokenizers, else {modality: raw rows, "group": int32[B]}.
         """
         make = functools.partial(make_raw, self.raw(split))
-        if self.tokenizers:
+        if self.space is not None:
             make = functools.partial(make_tokens, self.tokens(split))
         order = functools.partial(self.order, split, seed)
         batches = Batches(order, make, batch_size=batch_size, steps=steps, part=part)

@@ -38,6 +38,7 @@ def write_rows(
 
 def emptied(folder: Path) -> Path:
     """The folder, without what an earlier evaluation left."""
+    folder = Path(folder)
     folder.rmtree(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

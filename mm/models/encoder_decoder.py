@@ -173,14 +173,15 @@ class EncoderDecoder(nnx.Module):
         return flat.reshape(*states.shape[:-1], -1).astype(jnp.float32)
 
     def embed_unimodal(self, view: View, modality: jax.Array) -> jax.Array:
-        """Tokens of one modality per row -> unit float32[B, E].
+        """Tokens of one modality per row -> unit float32[B * M, E].
 
         Args:
-          view: tokens of single modalities. modality: int32[B], each row's modality (its projection is used).
+          view: B * M rows: example by example, its M modalities. modality: int32[M]: which (their projections are used).
         """
         pooled = mean_pool(self.encode(view, layers=self.settings.embed_layers), view.mask)
-        kernel = self.unimodal.kernel[...][modality]
-        return unit(jnp.einsum("bd,bde->be", self.unimodal_norm(pooled), kernel))
+        pooled = self.unimodal_norm(pooled).reshape(-1, len(modality), pooled.shape[-1])
+        z = jnp.einsum("bmd,mde->bme", pooled, self.unimodal.kernel[...][modality])
+        return unit(z.reshape(-1, z.shape[-1]))
 
     def embed_fused(self, encoded_bnd: jax.Array, view: View) -> jax.Array:
         """The encoder's output -> unit float32[B, E], one embedding of everything visible."""

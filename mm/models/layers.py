@@ -14,6 +14,7 @@ from einops import rearrange
 from flax import nnx
 
 from mm.models.attention import attention
+from mm.sharding import split_rows
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -246,6 +247,7 @@ def run_stack(
     count = depth if first is None else first
 
     def body(x: jax.Array, layer: Any) -> tuple[jax.Array, None]:
+        x = split_rows(x)
         return nnx.merge(graphdef, layer)(x, *args), None
 
     policies = {"none": None, "full": None, "dots": jax.checkpoint_policies.checkpoint_dots}

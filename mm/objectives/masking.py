@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mm.sharding import split_rows
 from mm.space import Batch, TokenSpace, View
 
 
@@ -157,7 +158,8 @@ def pack(chosen: jax.Array, ids: jax.Array, size: int) -> View:
     )
     mask = jnp.arange(size) < end[:, -1:]
     place = jnp.where(mask, place, 0).astype(jnp.int32)
-    return View(jnp.take_along_axis(ids, place, axis=1), place, mask)
+    view = View(jnp.take_along_axis(ids, place, axis=1), place, mask)
+    return jax.tree.map(split_rows, view)
 
 
 def line_ids(batch: Batch, space: TokenSpace) -> jax.Array:
@@ -193,13 +195,13 @@ def contrast_views(
       share: of a modality's places that are kept, at least one.
 
     Returns:
-      View of [modalities * B, n] rows, modality by modality; the modalities drawn, int32[modalities];
+      View of [B * modalities, n] rows, example by example; the modalities drawn, int32[modalities];
       bool[modalities, B], where there is anything to embed.
     """
     k1, k2 = jax.random.split(key)
     sizes = np.array([m.size for m in space.modalities])
     keep = np.maximum(np.ceil(sizes * share).astype(int), 1)
-    width = int(keep.max())
+    count, width = contrast_size(space, modalities, share)
     length = lengths(batch, space)
     drawn = jnp.arange(len(sizes))
     if modalities < len(sizes):
@@ -207,11 +209,18 @@ def contrast_views(
     ids, rows = line_ids(batch, space), []
     owner = space.per_place()["modality"]
     rank = independent_ranks(k2, space, length)
-    for i in range(min(modalities, len(sizes))):
+    for i in range(count):
         chosen = (owner == drawn[i]) & (rank < jnp.minimum(jnp.asarray(keep), length)[:, owner])
         rows.append(pack(chosen, ids, width))
-    view = jax.tree.map(lambda *x: jnp.concatenate(x), *rows)
+    # Example by example, so that a batch that is split over devices stays where it is.
+    view = jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, width), *rows)
     return view, drawn, length.T[drawn] > 0
+
+
+def contrast_size(space: TokenSpace, modalities: int, share: float) -> tuple[int, int]:
+    """How many modalities the contrast's view has, and how many tokens of each."""
+    most = max(m.size for m in space.modalities)
+    return min(modalities, len(space.modalities)), max(int(np.ceil(most * share)), 1)
 
 
 def independent_ranks(key: jax.Array, space: TokenSpace, length: jax.Array) -> jax.Array:

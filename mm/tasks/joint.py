@@ -10,6 +10,7 @@ import numpy as np
 from etils.epath import Path
 from flax import nnx
 
+from mm import flops
 from mm.errors import UserError
 from mm.generate.sampling import Sampler, guided, sample_parallel, sample_sequence
 from mm.models.encoder_decoder import (
@@ -22,7 +23,7 @@ from mm.models.encoder_decoder import (
 from mm.models.layers import MLP_KINDS
 from mm.objectives.contrastive.nway import all_pairs, fused_to_hidden
 from mm.objectives.masked import masked_terms
-from mm.objectives.masking import Masking, contrast_views, generation_views
+from mm.objectives.masking import Masking, contrast_size, contrast_views, generation_views
 from mm.space import Batch, TokenSpace, View
 from mm.tasks import Terms
 
@@ -150,7 +151,8 @@ class JointTask:
         visible, targets, seen = generation_views(mask_key, settings.masking, self.space, batch)
         encoded = model.encode(visible)
         states = model.decode(targets, encoded, visible)
-        terms: Terms = dict(masked_terms(model.logits, self.space, states, targets))
+        remat = settings.model.remat != "none"
+        terms: Terms = dict(masked_terms(model.logits, self.space, states, targets, remat))
         if settings.contrast.weight:
             terms |= self._contrast(model, batch, contrast_key, encoded, visible, seen)
         return terms, buffers
@@ -168,8 +170,8 @@ class JointTask:
         view, drawn, there = contrast_views(
             key, self.space, batch, settings.modalities, settings.share
         )
-        rows = view.mask.shape[0] // drawn.shape[0]
-        z = model.embed_unimodal(view, jnp.repeat(drawn, rows)).reshape(drawn.shape[0], rows, -1)
+        z = model.embed_unimodal(view, drawn)
+        z = z.reshape(-1, len(drawn), z.shape[-1]).transpose(1, 0, 2)
         scale = jnp.minimum(jnp.exp(model.logit_scale[...]), 100.0)
         hidden = (seen.T[drawn] == 0) & (seen.sum(1) > 0)
         fused = model.embed_fused(encoded, visible)
@@ -177,6 +179,13 @@ class JointTask:
             "contrast/unimodal": all_pairs(z, there, batch.group, scale[0]),
             "contrast/fused": fused_to_hidden(fused, z, hidden, there, batch.group, scale[1]),
         }
+
+    def flops(self, rows: int) -> dict[str, float]:
+        """Of the forward pass over `rows` examples, by part; see `mm.flops`."""
+        s, view = self.settings, None
+        if s.contrast.weight:
+            view = contrast_size(self.space, s.contrast.modalities, s.contrast.share)
+        return flops.forward(s.model, s.masking, self.space, rows, view)
 
     def rows_kept(self, old: TokenSpace, ids: Mapping[str, np.ndarray]) -> Rows:
         """Where the rows of a model of `old`, a smaller space, lie in this task's; see `encoder_decoder.rows_kept`."""
@@ -198,9 +207,7 @@ class JointTask:
         def embed(params: Any, ids: list[jax.Array], length: list[jax.Array]) -> jax.Array:
             model, view = self.model(params), self._view(names, ids, length)
             if len(names) == 1:
-                return model.embed_unimodal(
-                    view, jnp.full((view.ids.shape[0],), self.space.index(names[0]))
-                )
+                return model.embed_unimodal(view, jnp.array([self.space.index(names[0])]))
             return model.embed_fused(model.encode(view), view)
 
         return self._chunked(("embed", names), embed, params, [inputs[n] for n in names], chunk)

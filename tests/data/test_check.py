@@ -78,7 +78,7 @@ def test_a_folder_without_anything_readable_still_names_it(checked, tmp_path):
 
 def test_any_source(tmp_path):
     said = "\n".join(check.lines(config.Data(source=Toy(rows=30)), tmp_path, tmp_path / "out"))
-    assert "train: 30 examples, 1 groups" in said and "x: 30 rows, in every example" in said
+    assert "train: 30 examples, 30 groups" in said and "x: 30 rows, in every example" in said
     points = Toy(rows=30).columns("train")["x"].rows
     assert f"values {points.min():.4g} .. {points.max():.4g}" in said
     assert len(list((tmp_path / "out").glob("*.npy"))) == 10

@@ -75,12 +75,12 @@ def test_contrast_subsets_have_fixed_size_and_are_independent(space):
     batch = random_batch(space, 4000, 0)
     view, drawn, there = masking.contrast_views(jax.random.key(0), space, batch, 3, 0.5)
     assert np.asarray(drawn).tolist() == [0, 1, 2] and np.asarray(there).all()
-    mask = np.asarray(view.mask).reshape(3, 4000, -1)
+    mask = np.asarray(view.mask).reshape(4000, 3, -1).swapaxes(0, 1)
     assert (mask[0].sum(1) == 3).all() and (mask[1].sum(1) == 3).all()
     assert (mask[2].sum(1) == np.minimum(2, batch.length["words"])).all()
     chosen = np.zeros((3, 4000, space.places))
     for m in range(3):
-        place = np.asarray(view.place).reshape(3, 4000, -1)[m]
+        place = np.asarray(view.place).reshape(4000, 3, -1)[:, m]
         for b in range(4000):
             chosen[m, b, place[b][mask[m, b]]] = 1
     # Presence of one place says nothing about presence of another modality's places.

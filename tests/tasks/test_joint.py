@@ -230,8 +230,8 @@ def test_constant_ids_keep_contrast_at_chance_and_complements_would_not(space):
 
     def independent(key, batch):
         view, drawn, _ = masking.contrast_views(key, space, batch, 3, 0.6)
-        rows = [jax.tree.map(lambda x, i=i: x[i * 32 : (i + 1) * 32], view) for i in (0, 1)]
-        return [(v, jnp.full((32,), drawn[i])) for i, v in enumerate(rows)]
+        rows = [jax.tree.map(lambda x, i=i: x[i::3], view) for i in (0, 1)]
+        return [(v, drawn[i : i + 1]) for i, v in enumerate(rows)]
 
     def complementary(key, batch):
         length = masking.lengths(batch, space)
@@ -240,7 +240,7 @@ def test_constant_ids_keep_contrast_at_chance_and_complements_would_not(space):
         ids = masking.line_ids(batch, space)
         halves = (jnp.concatenate([h, rest], 1) for h in (first, ~first))
         # Two projections, as between modalities: the complement is a linear function of the half.
-        return [(masking.pack(h, ids, 6), jnp.full((32,), i)) for i, h in enumerate(halves)]
+        return [(masking.pack(h, ids, 6), jnp.array([i])) for i, h in enumerate(halves)]
 
     assert contrast_of(space, independent) < 3 / 32
     assert contrast_of(space, complementary) > 6 / 32
