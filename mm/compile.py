@@ -141,7 +141,9 @@ def shard_bytes(tree: Any) -> int:
 
 def too_large(message: str) -> dict[str, Any]:
     """What the compiler says of a program that does not fit; {} where it is something else that it says."""
-    used = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", message)
+    number = r"([\d.]+)([KMGT])"
+    used = re.search(rf"Used {number} of {number} hbm", message)
+    used = used or re.search(rf"\({number}\) exceeds available HBM \({number}\)", message)
     if not used:
         raise UserError(f"--mode=compile: the compiler refuses the step: {' '.join(message.split())[:300]}")  # fmt: skip
     size = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -164,7 +166,7 @@ def collectives(text: str) -> dict[str, dict[str, float]]:
                 of_kind = found.setdefault(kind, {"count": 0, "bytes": 0})
                 of_kind["count"] += times
                 of_kind["bytes"] += times * size
-            turns = int(t[1]) if (t := re.search(r'known_trip_count":\{"n":"(\d+)"', line)) else 1
+            turns = _turns(line, bodies)
             for called in re.findall(
                 r"(?:body|calls|to_apply|true_computation|false_computation)=%?([\w.-]+)", line
             ):
@@ -175,6 +177,17 @@ def collectives(text: str) -> dict[str, dict[str, float]]:
 
     count(entry, 1)
     return found
+
+
+def _turns(line: str, bodies: dict[str, list[str]]) -> int:
+    """How often the body of a loop runs: what its condition counts up to; 1 of any other line."""
+    condition = re.search(r"condition=%?([\w.-]+)", line)
+    limits = (
+        re.findall(r" constant\((\d+)\)", "\n".join(bodies.get(condition[1], ())))
+        if condition
+        else []
+    )
+    return max(map(int, limits), default=1)
 
 
 def computations(text: str) -> Iterator[tuple[str, list[str]]]:

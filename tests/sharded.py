@@ -12,7 +12,7 @@ from mm import state as states
 from mm.models.encoder_decoder import Model
 from mm.objectives.masking import Masking
 from mm.optim import make_optimizer
-from mm.perf import random_batch
+from mm.perf.batch import random_batch
 from mm.space import Grid, Modality, Sequence, TokenSpace, Vocabulary
 from mm.step import jitted
 from mm.tasks.joint import Contrast, Joint
@@ -36,7 +36,7 @@ def run(sizes: tuple[int, int, int]) -> dict[str, object]:
     model = Model(width=64, heads=4, encoder_layers=1, decoder_layers=1, embed_dim=16)
     masking, contrast = Masking(visible=8, targets=6), Contrast(weight=0.5, modalities=2)
     task = Joint(model=model, masking=masking, contrast=contrast).build_for(SPACE)
-    tx = make_optimizer(config.Optim(kind="muon", lr=2e-3, warmup=3), STEPS)
+    tx = make_optimizer(config.Optim(lr=2e-3, warmup=3), STEPS)
     mesh = sharding.make_mesh(
         config.Mesh(replica=sizes[0], fsdp=sizes[1], tensor=sizes[2]),
         ROWS,

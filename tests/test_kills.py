@@ -77,16 +77,15 @@ def test_killed_25_times_it_ends_at_the_same_bits(tmp_path):
         said = process.communicate()[0]
         assert "damaged" not in said and "Traceback" not in said, said
         found = [line for line in said.splitlines() if line.startswith("continues after step ")]
-        assert bool(found) == (reached > 0) or kills == 1, said
         now = int(found[0].split()[-1]) if found else 0
         assert now >= reached, "what was complete once is complete"
-        reached = max(now, 1)
+        reached = now
         process, done = following, process.returncode == 0
         if done:
             break
     process.kill()
     process.communicate()
-    assert kills == KILLS
+    assert kills == KILLS and reached > 0
     for a, b in zip(newest_state(folder), newest_state(whole), strict=True):
         assert np.array_equal(a, b)
     values = [

@@ -135,6 +135,7 @@ def sharded():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["data", "fsdp", "fsdp x tensor"])
 def test_every_mesh_finds_the_losses_of_one_device(sharded, name):
     """20 steps of masked generation and contrast: every example is every other's negative, wherever it lies."""
@@ -143,16 +144,21 @@ def test_every_mesh_finds_the_losses_of_one_device(sharded, name):
     assert found["terms"] == pytest.approx(one["terms"], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fsdp", "fsdp x tensor"])
 def test_each_device_holds_its_share(sharded, name):
     """Of the state in memory, and of the compiled program's arguments; vectors are whole, by rule."""
     found = sharded[name]
     vectors = found["vector_bytes"]
-    assert found["local_bytes"] - vectors == (found["state_bytes"] - vectors) // 8
-    assert found["argument_bytes"] - vectors < 1.05 * (found["state_bytes"] - vectors) / 8
+    share = (found["state_bytes"] - vectors) / 8
+    # Over `tensor` some small ones are whole, as the names of their dimensions say.
+    most = 1.0 if name == "fsdp" else 1.2
+    assert share <= found["local_bytes"] - vectors <= most * share
+    assert found["argument_bytes"] - vectors < 1.05 * most * share
     assert not found["undivided"]
 
 
+@pytest.mark.slow
 def test_the_state_is_donated(sharded):
     for found in sharded.values():
         assert found["alias_bytes"] >= found["local_bytes"]
