@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
 
 from mm import config, progress, sharding
 from mm import state as states
@@ -64,7 +63,7 @@ def run(exp: config.Experiment, topology: str, slices: int, cache: Any) -> dict[
     """
     one = find(topology, "--topology")
     found = devices(one.topology, slices)
-    mesh = make_mesh(exp, found)
+    mesh = sharding.make_mesh(exp.mesh, exp.data.batch_size, found)  # slices lie along `replica`
     if getattr(getattr(exp.task, "model", None), "dtype", "") == "auto":
         exp.task.model.dtype = "bfloat16"  # what `auto` is there
     data = open_data(exp.data, cache, rows=not exp.data.tokenizers)
@@ -110,16 +109,6 @@ def run(exp: config.Experiment, topology: str, slices: int, cache: Any) -> dict[
         "fits": total <= chip.memory * GIB,
         "collectives": collectives(program.as_text()),
     }
-
-
-def make_mesh(exp: config.Experiment, found: Any) -> Mesh:
-    """The mesh of the experiment on these devices; slices lie along `replica`."""
-    shape = sharding.resolved(exp.mesh, len(found))
-    if exp.data.batch_size % (shape[0] * shape[1]):
-        raise UserError(
-            f"config.data.batch_size={exp.data.batch_size}: not a multiple of replica x fsdp = {shape[0] * shape[1]}; change one"
-        )
-    return Mesh(np.array(found).reshape(shape), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def example(data: Any, batch_size: int) -> Any:

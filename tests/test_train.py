@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import jax
@@ -283,3 +284,25 @@ def test_a_run_whose_data_is_not_installed_says_what_it_needs(tmp_path, capsys):
     assert main(["mm", "--mode=evaluate", "--workdir", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
     assert "needs the module 'recipes_of_another', which is not here" in said
+
+
+def test_a_folder_that_another_run_works_in_is_refused(tmp_path, capsys):
+    """A real process holds it; whatever is asked for there, nothing changes. Killed, it is held no more."""
+    run = ["--config", "tests/toy_config.py", f"--workdir={tmp_path / 'run'}"]
+    slow = [*run, "--config.evals[0].hold=60"]
+    process = subprocess.Popen([sys.executable, "-m", "mm.main", *slow], stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 20:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    for arguments in (slow, run, ["--mode=evaluate", run[-1]]):
+        assert main(["mm", *arguments]) == 2
+        err = capsys.readouterr().err
+        assert f"in use by another run (process {process.pid} on " in err and err.count("\n") == 1
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    process.kill()
+    process.wait()
+    assert main(["mm", *run]) == 2
+    assert "holds the run of another experiment" in capsys.readouterr().err
