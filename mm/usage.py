@@ -34,7 +34,7 @@ GENERATE    python -m mm.main --mode=generate --input text="a thin seven" --outp
 EMBED       python -m mm.main --mode=embed --input image=seven.png [--workdir RUN] [--out DIR]
 IN PYTHON   model = mm.load(); model.generate("image", text=["seven"])          mm.load("RUN") for a run's
 EXPORT      python -m mm.weights export RUN --out FILE.safetensors [--card CARD.md]
-LARGER      A run on several hosts, or Cloud TPU: docs/tpu.md; --config.init=RUN --config.grow adds modalities to a trained model
+LARGER      Several hosts, Cloud TPU: docs/tpu.md   More modalities for a trained model: --config.init=RUN --config.grow
 DEVICES     GPU: uv run --extra cuda python -m mm.main ...   TPU: --extra tpu   JAX then finds them by itself.
             CPU all the same: JAX_PLATFORMS=cpu   Several devices: --config.mesh.fsdp, --config.mesh.tensor
             Fewer CPU threads: taskset -c 0,1 python -m mm.main ...   Reading: --config.data.threads
