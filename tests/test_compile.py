@@ -154,13 +154,3 @@ def test_the_quickstart_for_a_slice_of_eight(tmp_path):
     assert report["state_bytes_per_chip"] < 4.5 * 4 * report["parameters"] / 8
     assert report["collectives"]["all-gather"]["count"] > 0
     assert "fits: " in done.stdout and "GiB of 15.75 GiB" in done.stdout
-
-
-@pytest.mark.tpu
-@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu: uv run --extra tpu pytest -m tpu")  # fmt: skip
-def test_a_mesh_that_does_not_divide_a_slice():
-    wrong = [("--config.mesh.tensor=3", "does not divide 8 devices")]
-    wrong += [("--config.data.batch_size=60", "not a multiple of replica x fsdp = 8")]
-    for argument, said in wrong:
-        done = run("--config=configs/quickstart.py", "--topology=v5e:2x4", argument)
-        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1

@@ -12,7 +12,7 @@ LIMITS = (1.20, 1.10)
 
 @pytest.mark.slow
 def test_the_joint_step_costs_little_more_than_masked_generation():
-    command = [sys.executable, "-m", "mm.perf", "joint", "--pairs", "12", "--json"]
+    command = [sys.executable, "-m", "mm.perf", "joint", "--pairs", "6", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)["joint"].values()
     for figures, limit in zip(found, LIMITS, strict=True):
@@ -23,3 +23,17 @@ def test_an_override_that_does_not_exist_is_one_line():
     command = [sys.executable, "-m", "mm.perf", "joint", "--config.task.model.widht=64"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "width" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_step_are_measured():
+    """In small; what they must be at 4M-tiny's size is in docs/speed.md."""
+    command = [sys.executable, "-m", "mm.perf", "step", "--pairs", "4", "--json"]
+    command += ["--config", "configs/quickstart.py:smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)["step"]
+    ms = found["ms"]
+    assert ms["forward"] + ms["backward"] + ms["optimizer"] == pytest.approx(ms["step"])
+    assert 0 < ms["dispatch"] < ms["step"] and ms["backward"] > 0 and ms["checkpoint stall"] > 0
+    assert 0 < found["of_peak"] < 1.5 and found["compile_seconds"] > 0
+    assert found["share"]["host input"] < 0.5
