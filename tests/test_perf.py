@@ -27,7 +27,7 @@ def test_an_override_that_does_not_exist_is_one_line():
 
 @pytest.mark.slow
 def test_the_parts_of_a_step_are_measured():
-    """In small; what they must be at 4M-tiny's size is in docs/speed.md."""
+    """In small, and that they add up."""
     command = [sys.executable, "-m", "mm.perf", "step", "--pairs", "4", "--json"]
     command += ["--config", "configs/quickstart.py:smoke"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
