@@ -5,6 +5,7 @@ step     where the time of a step goes, and how much of this machine's matrix pr
 """
 
 import argparse
+import contextlib
 import json
 import sys
 
@@ -35,7 +36,9 @@ def main(argv: list[str]) -> int:
     command = flags.parse(["mm.perf", "--config", options.config, *overrides])
     exp = command.experiment
     assert exp is not None  # parse raises where there is none
-    found = WHAT[options.what].measure(exp, options.pairs, paths.cache_of(command.workdir))
+    # How far it is goes to standard error, where JSON is wanted.
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        found = WHAT[options.what].measure(exp, options.pairs, paths.cache_of(command.workdir))
     if options.json:
         print(json.dumps({"machine": machine(), options.what: found}, indent=1))
         return 0
