@@ -30,15 +30,13 @@ def test_an_override_that_does_not_exist_is_one_line():
     assert done.returncode == 2 and "width" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_the_parts_of_a_step_are_measured():
-    """In small, and that they add up."""
+    """Of the toy, and that they add up."""
     command = [sys.executable, "-m", "mm.perf", "step", "--pairs", "4", "--json"]
-    command += ["--config", "configs/quickstart.py:smoke"]
+    command += ["--config", "tests/toy_config.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)["step"]
     ms = found["ms"]
     assert ms["forward"] + ms["backward"] + ms["optimizer"] == pytest.approx(ms["step"])
-    assert 0 < ms["dispatch"] < ms["step"] and ms["backward"] > 0 and ms["checkpoint stall"] > 0
-    assert 0 < found["of_peak"] < 1.5 and found["compile_seconds"] > 0
-    assert found["share"]["host input"] < 0.5
+    assert min(ms[k] for k in ("dispatch", "host input", "metrics", "checkpoint stall")) > 0
+    assert found["compile_seconds"] > 0 and found["examples_per_second"] > 0

@@ -41,6 +41,7 @@ def test_the_first_commands_stand_first_and_ci_runs_the_last():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a dozen commands, one after the other
 def test_every_command_runs(tmp_path):
     ran = 0
     for command in commands():
