@@ -45,6 +45,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
         self.folder = folder
+        self._metas: dict[int, dict[str, Any]] = {}
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint."""
@@ -71,11 +72,13 @@ class Checkpoints:
         Raises:
           Damaged: unreadable. UserError: written by a newer version.
         """
-        with self._readable(step):
-            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-            meta = self.manager.restore(step, args=args)["meta"]
-        refuse_newer(f"{self.folder}/{step}", meta.get("format_version", 1), FORMAT_VERSION)
-        return meta
+        if step not in self._metas:
+            with self._readable(step):
+                args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+                meta = self.manager.restore(step, args=args)["meta"]
+            refuse_newer(f"{self.folder}/{step}", meta.get("format_version", 1), FORMAT_VERSION)
+            self._metas[step] = meta
+        return self._metas[step]
 
     def shapes(self, step: int) -> dict[str, Any]:
         """The state of `step` as a tree of what has `shape` and `dtype`; no array is read."""
@@ -191,6 +194,7 @@ class Checkpoints:
             (self.folder / str(step)).rename(kept / str(step))
 
         hosts.first_alone(move)
+        self._metas.pop(step, None)
         self.manager.reload()
 
     @contextlib.contextmanager

@@ -23,8 +23,6 @@ from mm.slices import find
 from mm.step import jitted
 
 GIB = 2**30
-
-
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -129,7 +127,7 @@ def shard_bytes(tree: Any) -> int:
 
 
 def too_large(message: str) -> dict[str, Any]:
-    """What the compiler says of a program that does not fit; {} where it is something else that it says."""
+    """How much a program that does not fit wants, from the compiler's message. Raises UserError: it refuses the program for another reason."""
     number = r"([\d.]+)([KMGT])"
     used = re.search(rf"Used {number} of {number} hbm", message)
     used = used or re.search(rf"\({number}\) exceeds available HBM \({number}\)", message)

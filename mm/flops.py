@@ -4,6 +4,7 @@ Multiply-adds of matrix products count 2; everything else is left out (below 2% 
 """
 
 from mm.models.encoder_decoder import Model
+from mm.models.layers import hidden_size
 from mm.objectives.masking import Masking
 from mm.space import TokenSpace
 
@@ -37,6 +38,5 @@ def forward(
 def block(model: Model, tokens: int) -> int:
     """Products per token of an encoder block that attends to `tokens`: four projections, the MLP, attention."""
     d = model.width
-    hidden = int(2 * (4 * d) / 3) if model.mlp == "swiglu" else 4 * d
-    mlp = (3 if model.mlp == "swiglu" else 2) * d * hidden
+    mlp = (3 if model.mlp == "swiglu" else 2) * d * hidden_size(model.mlp, d)
     return 4 * d * d + mlp + 2 * tokens * d

@@ -7,10 +7,14 @@ all modalities end to end on one line of ids. Modalities may share a vocabulary.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+
+Rows = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Path of an array -> which of its rows lie where once the space has grown: (in the old one, in the new one)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

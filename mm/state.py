@@ -1,6 +1,5 @@
 """The train state, a plain dict {params, buffers, opt, ema, step}, born sharded; nothing random is in it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import optax
 
 from mm import sharding
 from mm.errors import UserError
+from mm.space import Rows
 from mm.tasks import Task
 
 State = dict[str, Any]
@@ -42,10 +42,6 @@ def init(
     """A state at step 0, each array made where it lives."""
     out = jax.tree.map(lambda x: x.sharding, abstract(task, tx, seed, ema, mesh))
     return jax.jit(lambda: fresh(task, tx, seed, ema), out_shardings=out)()
-
-
-Rows = Mapping[str, tuple[np.ndarray, np.ndarray]]
-"""Path of an array -> which of its rows lie where in a larger one: (in the small one, in the large one)."""
 
 
 def grow(fresh: Any, old: Any, rows: Rows) -> Any:

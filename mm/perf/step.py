@@ -17,6 +17,7 @@ from etils.epath import Path
 from mm import checkpoint, config, metrics, sharding
 from mm import state as states
 from mm.data.opened import open_data
+from mm.models.encoder_decoder import compute_dtype
 from mm.optim import make_optimizer
 from mm.step import jitted
 from mm.tasks import weighted
@@ -60,7 +61,7 @@ def measure(exp: config.Experiment, rounds: int, cache: Path) -> dict[str, Any]:
     def batched() -> Any:
         return sharding.put_batch(next(batches), mesh)
 
-    peak = _matmul(exp)
+    peak = _matmul()
     with tempfile.TemporaryDirectory() as folder:
         log = metrics.Log(metrics.Writers(metrics.Jsonl(Path(folder) / "m.jsonl", 0)), exp, start=0)
         kept = checkpoint.Checkpoints(Path(folder) / "checkpoints", keep=1)
@@ -92,10 +93,9 @@ def _parts(task: Any, seed: int) -> tuple[Any, Any]:
     )
 
 
-def _matmul(exp: config.Experiment) -> Callable[[], jax.Array]:
-    """The product of two square matrices, in the type that the model computes in."""
-    cpu = jax.default_backend() == "cpu"
-    x = jnp.ones((SIDE, SIDE), jnp.float32 if cpu else jnp.bfloat16)
+def _matmul() -> Callable[[], jax.Array]:
+    """The product of two square matrices, in the type that models compute in here."""
+    x = jnp.ones((SIDE, SIDE), compute_dtype("auto"))
     product = jax.jit(lambda a, b: a @ b)
     jax.block_until_ready(product(x, x))
     return lambda: product(x, x)
