@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -36,11 +37,13 @@ def refuse_newer(path: object, written: object, known: int) -> None:
 
 
 def exit_code(command: Callable[[], int], name: str = "mm") -> int:
-    """Runs a command of the command line: what the user can mend is one line on stderr and exit code 2.
+    """Runs a command of the command line: what the user can mend is one line on stderr and exit code 2; Ctrl-C and
+    SIGTERM are one line and exit code 130.
 
     Args:
       name: what the line begins with.
     """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return command()
     except UserError as e:
@@ -49,3 +52,5 @@ def exit_code(command: Callable[[], int], name: str = "mm") -> int:
     except KeyboardInterrupt:
         print(f"{name}: stopped at once; what was saved stands", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,8 @@
-"""Stopping politely: a signal is remembered, and acted on between two steps."""
+"""Stopping politely: a signal is remembered, and acted on between two steps; what can be done again is left at once."""
 
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -12,11 +13,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mm import hosts
 
 
+class Stopped(BaseException):
+    """Raised by a signal in a block that may be left at once."""
+
+
 class Signals:
-    """Ctrl-C and SIGTERM ask for a stop after this step; a second Ctrl-C stops at once."""
+    """Ctrl-C and SIGTERM ask for a stop after this step; a second one stops at once.
+
+    Attributes:
+      asked: the name of the signal that came; None = none.
+    """
 
     def __enter__(self) -> "Signals":
         self.asked: str | None = None
+        self.leaves = False
         self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -24,6 +34,19 @@ class Signals:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = signal.Signals(number).name
+        if self.leaves:
+            self.leaves = False
+            raise Stopped
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block that a signal ends where it stands, as what it does can be done again: `asked` tells."""
+        with contextlib.suppress(Stopped):
+            try:
+                self.leaves = True
+                yield
+            finally:
+                self.leaves = False
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self.before.items():

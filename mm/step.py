@@ -1,7 +1,8 @@
 """One step of the loop as a pure function, and the cosines between the gradients of its terms."""
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -70,12 +71,26 @@ def jitted(
     return jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
 
 
-def compiled_ahead(step: Any, *shapes: Any) -> Callable[..., Any]:
+class Ahead:
     """A jitted function, compiled for these shapes in a thread while the caller goes on; its first call waits."""
-    pool = ThreadPoolExecutor(1)
-    program = pool.submit(lambda: step.lower(*shapes).compile())
-    pool.shutdown(wait=False)
-    return lambda *arguments: program.result()(*arguments)
+
+    def __init__(self, step: Any, *shapes: Any):
+        self.program: Future[Any] = Future()
+        # No pool: Python would wait at its exit for what nobody waits for any more.
+        threading.Thread(target=self._compile, args=(step, shapes), daemon=True).start()
+
+    def _compile(self, step: Any, shapes: Any) -> None:
+        try:
+            self.program.set_result(step.lower(*shapes).compile())
+        except BaseException as e:
+            self.program.set_exception(e)
+
+    def wait(self) -> None:
+        """Until it is compiled."""
+        self.program.result()
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.program.result()(*arguments)
 
 
 def term_cosines(task: Task, seed: int) -> Callable[[states.State, Any], dict[str, Any]]:

@@ -4,6 +4,8 @@ Order of a step: data, step, write the metrics of the step before, evaluate, sav
 """
 
 import contextlib
+import functools
+import itertools
 import operator
 import os
 import platform
@@ -28,7 +30,7 @@ from mm.paths import cache_of
 from mm.report import write_report
 from mm.sharding import abstract_batch, check_divided, here, make_mesh, part_of_host, put_batch
 from mm.signals import Agreed, Signals
-from mm.step import Step, compiled_ahead, jitted, term_cosines
+from mm.step import Ahead, Step, jitted, term_cosines
 from mm.tasks import Evaluator, Run, Task
 
 
@@ -52,7 +54,7 @@ class Trainer:
         self.task: Task = exp.task.build(self.data)
         self.mesh = make_mesh(exp.mesh, exp.data.batch_size)
         self.tx = make_optimizer(exp.optim, exp.steps)
-        self.undivided = check_divided({"params": self.abstract_state()["params"]}, self.mesh)
+        self.undivided = check_divided({"params": self.abstract_state["params"]}, self.mesh)
         self.checkpoints = checkpoint.Checkpoints(folder / "checkpoints", exp.keep)
         self.tokenizers = {n: t.fingerprint for n, t in self.data.tokenizers.items()}
         self.spent = {"seconds": 0.0, "starts": 0}
@@ -66,7 +68,7 @@ class Trainer:
         Raises:
           UserError: the checkpoint was written with other tokenizers or other data.
         """
-        found = self.checkpoints.restore_newest(self.abstract_state(), self.check)
+        found = self.checkpoints.restore_newest(self.abstract_state, self.check)
         if found is None:
             ema = self.exp.optim.ema > 0
             state = states.init(self.task, self.tx, self.exp.seed, ema, self.mesh)
@@ -99,6 +101,7 @@ class Trainer:
         }
         self.checkpoints.save(step, state, meta)
 
+    @functools.cached_property
     def abstract_state(self) -> states.State:
         """Shapes, dtypes and shardings of the state."""
         return states.abstract(self.task, self.tx, self.exp.seed, self.exp.optim.ema > 0, self.mesh)
@@ -127,35 +130,35 @@ class Trainer:
 
     def train(self) -> bool:
         """Trains to the last step and evaluates; False if a signal stopped it before (saved)."""
-        with Signals() as signals:
-            steps = self.exp.steps
-            left = (self.checkpoints.latest() or 0) < steps
-            step_fn = self.compile_step() if left else None
-            with progress.work("making the state"):
-                state = self.restore()
-            start = int(state["step"])
-            device = jax.devices()[0].platform
+        steps = self.exp.steps
+        left = (self.checkpoints.latest() or 0) < steps
+        step_fn = self.compile_step() if left else None
+        with progress.work("making the state"):
+            state = self.restore()
+        start = int(state["step"])
+        device = jax.devices()[0].platform
+        print(
+            f"{self.exp.name}: {states.count(state['params']):,} parameters, {len(jax.devices())} {device} device(s), mesh {dict(self.mesh.shape)}"
+        )
+        for line in self.undivided:
+            print(line)
+        if start >= steps and workdir.results(self.folder):
             print(
-                f"{self.exp.name}: {states.count(state['params']):,} parameters, {len(jax.devices())} {device} device(s), mesh {dict(self.mesh.shape)}"
+                f"finished: {start} steps, results in {self.folder / 'results.json'} (evaluate again: --mode=evaluate)"
             )
-            for line in self.undivided:
-                print(line)
-            if start >= steps and workdir.results(self.folder):
+            return True
+        if start:
+            print(f"continues after step {start}", flush=True)
+        if step_fn:
+            batches = self.batches(step_fn, start)
+            parting = hosts.parting(self.folder, self.checkpoints.latest)
+            with Signals() as signals, parting, contextlib.closing(self.writers(start)) as writers:
+                state = self.loop(step_fn, state, batches, signals, writers)
+            if int(state["step"]) < steps:
                 print(
-                    f"finished: {start} steps, results in {self.folder / 'results.json'} (evaluate again: --mode=evaluate)"
+                    f"{signals.asked or 'another host was stopped'}: saved step {int(state['step'])} in {self.folder}; the same command continues"
                 )
-                return True
-            if start:
-                print(f"continues after step {start}", flush=True)
-            if step_fn:
-                parting = hosts.parting(self.folder, self.checkpoints.latest)
-                with parting, contextlib.closing(self.writers(start)) as writers:
-                    state = self.loop(step_fn, state, start, signals, writers)
-        if int(state["step"]) < steps:
-            print(
-                f"{signals.asked or 'another host was stopped'}: saved step {int(state['step'])} in {self.folder}; the same command continues"
-            )
-            return False
+                return False
         self.finish(state)
         return True
 
@@ -176,34 +179,45 @@ class Trainer:
     def compile_step(self) -> Step:
         """The step, being compiled from shapes alone: the first batch may have to wait until all is tokenized."""
         exp = self.exp
-        state = self.abstract_state()
+        state = self.abstract_state
         step = jitted(self.task, self.tx, exp.optim, exp.seed, state)
         shapes = self.data.abstract_batch(exp.data.batch_size)
         if shapes is None:
             return step
-        return compiled_ahead(step, state, abstract_batch(shapes, self.mesh))
+        return Ahead(step, state, abstract_batch(shapes, self.mesh))
 
-    def loop(
-        self,
-        step_fn: Step,
-        state: states.State,
-        start: int,
-        signals: Signals,
-        writers: metrics.Writers,
-    ) -> states.State:
-        """Steps `start` .. `steps`, or until a signal; the state it returns is saved."""
+    def batches(self, step_fn: Step, start: int) -> Iterator[Any]:
+        """What this host reads of the batches behind step `start`; the first one is there, and the step compiled.
+
+        Until then all data may have to be tokenized: a signal need not wait for that, as nothing is lost.
+        """
         exp = self.exp
-        cosine_fn = jax.jit(term_cosines(self.task, exp.seed))
         size = exp.data.batch_size
         batches = self.data.batches(
             "train", seed=exp.seed, start=start, steps=exp.steps, batch_size=size,
             part=part_of_host(self.mesh, size),
         )  # fmt: skip
+        first = next(batches)
+        if isinstance(step_fn, Ahead):
+            step_fn.wait()
+        return itertools.chain([first], batches)
+
+    def loop(
+        self,
+        step_fn: Step,
+        state: states.State,
+        batches: Iterator[Any],
+        signals: Signals,
+        writers: metrics.Writers,
+    ) -> states.State:
+        """To the last step, or until a signal; the state it returns is saved."""
+        exp, start = self.exp, int(state["step"])
+        cosine_fn = jax.jit(term_cosines(self.task, exp.seed))
         stop = Agreed(self.mesh, lambda: signals.asked)
         self.log = metrics.Log(writers, exp, start)
         began = time.monotonic()
         for step, batch in zip(range(start + 1, exp.steps + 1), batches, strict=False):
-            batch = put_batch(batch, self.mesh, size)
+            batch = put_batch(batch, self.mesh, exp.data.batch_size)
             cosines = cosine_fn(state, batch) if metrics.due(step, exp.cosine_every) else {}
             state, report = step_fn(state, batch)
             self.log.add(step, report | cosines)
@@ -212,7 +226,9 @@ class Trainer:
                 self.first_step_seconds = time.monotonic() - mm.STARTED
             if metrics.due(step, exp.eval_every) and step < exp.steps:
                 self.log.flush()
-                writers.write(step, self.evaluate(state))
+                run = self.run_of(state)
+                with signals.at_once():
+                    writers.write(step, self.evaluate(run))
                 self.log.restart()
             stopped = stop.now()
             if step == exp.steps or stopped or metrics.due(step, exp.save_every):
@@ -230,9 +246,8 @@ class Trainer:
         }
         return state
 
-    def evaluate(self, state: states.State) -> dict[str, float]:
+    def evaluate(self, run: Run) -> dict[str, float]:
         """The evaluators that run at intervals, as flat numbers."""
-        run = self.run_of(state)
         named = ((e.name, evaluated(e, run)) for e in self.exp.evals if e.when == "interval")
         return {
             f"{name}/{key}": value

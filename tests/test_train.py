@@ -81,6 +81,16 @@ def test_stopped_and_resumed_is_bit_equal(tmp_path, ema, capsys):
     assert "finished: 60 steps" in capsys.readouterr().out
 
 
+def test_a_signal_does_not_wait_for_an_evaluation(tmp_path, capsys):
+    exp = toy_config.get_config()
+    exp.evals = (toy.Error(signal_at=20, after=600),)
+    began = time.monotonic()
+    train(exp, tmp_path / "run")
+    assert "SIGTERM: saved step 20" in capsys.readouterr().out
+    assert time.monotonic() - began < 300
+    assert not any("error/awaited" in line for line in lines(tmp_path / "run"))
+
+
 def test_ctrl_c_in_a_real_process_then_the_same_command(tmp_path):
     command = [
         sys.executable,
@@ -106,12 +116,25 @@ def test_ctrl_c_in_a_real_process_then_the_same_command(tmp_path):
     for line in process.stdout:
         if line.startswith("continues after"):
             assert int(line.split()[-1]) == step
+        if line.startswith("step "):
             process.terminate()
             break
-    else:
-        pytest.fail("it did not continue")
-    process.stdout.read()
-    assert process.wait(60) == 0
+    assert "SIGTERM: saved step" in process.stdout.read() and process.wait(60) == 0
+
+
+def test_sigterm_before_the_first_step_ends_at_once_with_one_line(tmp_path):
+    """While the step is compiled, which takes long, there is nothing to save."""
+    command = [sys.executable, "-m", "mm.main", "--config", "configs/scale.py:smoke"]
+    command += ["--workdir", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "parameters" in line:
+            break
+    began = time.monotonic()
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said == "mm: stopped at once; what was saved stands\n"
+    assert time.monotonic() - began < 10
 
 
 def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path):

@@ -102,12 +102,13 @@ class Error:
     """Distance to the true weights; can send this process a signal, as a scheduler would.
 
     Attributes:
-      signal_at: the step; 0 = never. hold: seconds to take, so that something can happen meanwhile.
+      signal_at: the step; 0 = never. hold: seconds to take before it, after: and behind it.
     """
 
     signal_at: int = 0
     signal_number: int = signal.SIGTERM
     hold: float = 0.0
+    after: float = 0.0
     name: str = "error"
     when: str = "interval"
 
@@ -119,3 +120,5 @@ class Error:
         time.sleep(self.hold)
         if self.signal_at and int(run.buffers["seen"]) == self.signal_at:
             os.kill(os.getpid(), self.signal_number)
+            time.sleep(self.after)
+            yield "awaited", 1.0
