@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -223,6 +223,37 @@ def split_rows(x: jax.Array) -> jax.Array:
     if mesh is None or x.shape[0] % (mesh.shape["replica"] * mesh.shape["fsdp"]):
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, BATCH))
+
+
+def platform() -> str:
+    """What the program that is being traced will run on: `cpu`, `gpu` or `tpu`."""
+    mesh = _context.get()
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
+def on_each_device(
+    function: Callable[..., jax.Array], by_head: Sequence[jax.Array], by_row: Sequence[jax.Array]
+) -> jax.Array:
+    """Calls a kernel that the compiler cannot split on every device's own part of the batch and of the heads.
+
+    Args:
+      function: called with all arrays; its result is like the first of them.
+      by_head: [B, H, ...]. by_row: [B, ...].
+    """
+    mesh = _context.get()
+    if mesh is None or mesh.size == 1:
+        return function(*by_head, *by_row)
+    rows, heads = by_head[0].shape[:2]
+    row_axes = BATCH[0] if rows % (mesh.shape["replica"] * mesh.shape["fsdp"]) == 0 else None
+    head_axis = "tensor" if heads % mesh.shape["tensor"] == 0 else None
+    whole, one = PartitionSpec(row_axes, head_axis), PartitionSpec(row_axes)
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=(whole,) * len(by_head) + (one,) * len(by_row),
+        out_specs=whole,
+        check_vma=False,  # the kernels do not say over which axes their results vary
+    )(*by_head, *by_row)
 
 
 def here(tree: Any, mesh: Mesh) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from mm.errors import UserError
+from mm.models.attention import PADDING, Mask
 from mm.models.layers import (
     Block,
     DecoderBlock,
@@ -26,7 +27,7 @@ from mm.models.layers import (
     sincos_2d,
     stack,
 )
-from mm.space import Grid, Sequence, TokenSpace, View
+from mm.space import Grid, Rows, Sequence, TokenSpace, View
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -44,6 +45,7 @@ class Model:
       mlp: `gelu`, `gelu_tanh` or `swiglu`. bias: of linear layers and norms.
       embed_layers: encoder layers that the unimodal embeddings run through (K). embed_dim: their size.
       scan: loop over stacked layers (small program) instead of unrolling them (some per cent faster on CPU).
+      attention: `xla`, `cudnn` (NVIDIA GPUs) or `splash` (TPUs): the same numbers within rounding; see docs/speed.md.
       remat: `none`, `dots` or `full`. dtype: of matrix products; `auto` = bfloat16, but float32 on CPU.
     """
 
@@ -60,6 +62,7 @@ class Model:
     mlp: str = "gelu"
     bias: bool = True
     qk_norm: bool = False
+    attention: str = "xla"
     scan: bool = True
     remat: str = "none"
     dtype: str = "auto"
@@ -93,7 +96,7 @@ class EncoderDecoder(nnx.Module):
     def __init__(self, settings: Model, space: TokenSpace, *, rngs: nnx.Rngs):
         width, dtype = settings.width, compute_dtype(settings.dtype)
         kind: dict[str, Any] = {"mlp": settings.mlp, "bias": settings.bias, "dtype": dtype}
-        kind["qk_norm"] = settings.qk_norm
+        kind |= {"qk_norm": settings.qk_norm, "impl": settings.attention}
         normal = lambda *shape, std=0.02: nnx.Param(std * jax.random.normal(rngs.params(), shape))
         self.token_scale = settings.token_scale or width**0.5
         self.token = normal(space.size, width, std=settings.token_std or 1 / self.token_scale)
@@ -137,7 +140,7 @@ class EncoderDecoder(nnx.Module):
         x = self.token_scale * self.token[...][view.ids] + self.places(view.place)
         x = jnp.where(view.mask[..., None], x, 0).astype(self.dtype)
         run = partial(run_stack, scan=self.settings.scan, remat=self.settings.remat)
-        x = run(self.encoder, x, view.mask[:, None, None, :], first=layers)
+        x = run(self.encoder, x, Mask.of_keys(view.mask), first=layers)
         return x if layers is not None else self.encoder_norm(x)
 
     def decode(self, queries: View, context_bnd: jax.Array, visible: View) -> jax.Array:
@@ -147,20 +150,19 @@ class EncoderDecoder(nnx.Module):
         queries would tell how long the text is.
         """
         table = self.space.per_place()
-        sequential = np.array([isinstance(m.layout, Sequence) for m in self.space.modalities])[
-            table["modality"]
-        ]
+        sequential = np.array([isinstance(m.layout, Sequence) for m in self.space.modalities])
         modality = jnp.asarray(table["modality"])[queries.place]
-        causal = jnp.asarray(sequential)[queries.place]
-        same = modality[:, :, None] == modality[:, None, :]
-        before = queries.place[:, :, None] >= queries.place[:, None, :]
-        self_mask = same & queries.mask[:, None, :] & (before | ~causal[:, :, None])
+        own = Mask(
+            queries=modality,
+            keys=jnp.where(queries.mask, modality, PADDING),
+            causal=jnp.asarray(sequential)[modality] if sequential.any() else None,
+        )
         context = self.context(context_bnd) + self.places(visible.place).astype(self.dtype)
         # Rows that see nothing attend to all padding alike: let it say nothing.
         context = jnp.where(visible.mask[..., None], context, 0)
         x = (self.mask_token[...] + self.places(queries.place)).astype(self.dtype)
         x = run_stack(
-            self.decoder, x, context, self_mask[:, None], visible.mask[:, None, None, :],
+            self.decoder, x, context, own, Mask.of_keys(visible.mask),
             scan=self.settings.scan, remat=self.settings.remat,
         )  # fmt: skip
         return self.decoder_norm(x)
@@ -188,10 +190,8 @@ class EncoderDecoder(nnx.Module):
         return unit(self.fused(mean_pool(encoded_bnd, view.mask)))
 
 
-def rows_kept(
-    old: TokenSpace, new: TokenSpace, ids: Mapping[str, np.ndarray]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Where the rows of a model's tables lie when its token space grows: path -> (rows in the old, in the new).
+def rows_kept(old: TokenSpace, new: TokenSpace, ids: Mapping[str, np.ndarray]) -> Rows:
+    """Where the rows of a model's tables lie when its token space grows.
 
     Args:
       ids: modality -> where each of its old ids lies in its vocabulary now.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from mm.models.attention import attention
+from mm.models.attention import Mask, attention
 from mm.sharding import split_rows
 
 M = TypeVar("M", bound=nnx.Module)
@@ -75,21 +75,22 @@ class SelfAttention(nnx.Module):
         rngs: nnx.Rngs,
         bias: bool = True,
         qk_norm: bool = False,
+        impl: str = "xla",
         dtype: Any = jnp.float32,
     ):
         self.qkv = Linear(width, 3 * width, rngs=rngs, bias=bias, parts=3, dtype=dtype)
         self.out = Linear(width, width, rngs=rngs, bias=bias, dtype=dtype)
         self.q_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
         self.k_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
-        self.heads = heads
+        self.heads, self.impl = heads, impl
 
-    def __call__(self, x_bnd: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x_bnd: jax.Array, mask: Mask | None = None) -> jax.Array:
         q, k, v = rearrange(
             self.qkv(x_bnd), "b n (three h d) -> three b h n d", three=3, h=self.heads
         )
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        return self.out(rearrange(attention(q, k, v, mask), "b h n d -> b n (h d)"))
+        return self.out(rearrange(attention(q, k, v, mask, impl=self.impl), "b h n d -> b n (h d)"))
 
 
 class CrossAttention(nnx.Module):
@@ -103,6 +104,7 @@ class CrossAttention(nnx.Module):
         rngs: nnx.Rngs,
         bias: bool = True,
         qk_norm: bool = False,
+        impl: str = "xla",
         dtype: Any = jnp.float32,
     ):
         self.q = Linear(width, width, rngs=rngs, bias=bias, dtype=dtype)
@@ -110,24 +112,29 @@ class CrossAttention(nnx.Module):
         self.out = Linear(width, width, rngs=rngs, bias=bias, dtype=dtype)
         self.q_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
         self.k_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
-        self.heads = heads
+        self.heads, self.impl = heads, impl
 
     def __call__(
-        self, x_bqd: jax.Array, context_bkd: jax.Array, mask: jax.Array | None = None
+        self, x_bqd: jax.Array, context_bkd: jax.Array, mask: Mask | None = None
     ) -> jax.Array:
         q = rearrange(self.q(x_bqd), "b n (h d) -> b h n d", h=self.heads)
         k, v = rearrange(self.kv(context_bkd), "b n (two h d) -> two b h n d", two=2, h=self.heads)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        return self.out(rearrange(attention(q, k, v, mask), "b h n d -> b n (h d)"))
+        return self.out(rearrange(attention(q, k, v, mask, impl=self.impl), "b h n d -> b n (h d)"))
 
 
 MLP_KINDS = ("gelu", "gelu_tanh", "swiglu")
 
 
+def hidden_size(kind: str, width: int) -> int:
+    """Hidden features of an `Mlp`: 4 widths; two thirds of that with a gate, as 4M sizes it."""
+    return int(2 * (4 * width) / 3) if kind == "swiglu" else 4 * width
+
+
 class Mlp(nnx.Module):
-    """Feed-forward: `gelu` (exact erf) or `gelu_tanh` (its usual approximation, cheaper on CPU), 4d wide;
-    or `swiglu` (gated SiLU, int(8d/3) wide, as 4M sizes it)."""
+    """Feed-forward: `gelu` (exact erf) or `gelu_tanh` (its usual approximation, cheaper on CPU), or
+    `swiglu` (gated SiLU); see `hidden_size`."""
 
     def __init__(
         self,
@@ -140,7 +147,7 @@ class Mlp(nnx.Module):
     ):
         if kind not in MLP_KINDS:
             raise ValueError(f"mlp {kind!r} does not exist; known: {', '.join(MLP_KINDS)}")
-        hidden = int(2 * (4 * width) / 3) if kind == "swiglu" else 4 * width
+        hidden = hidden_size(kind, width)
         self.up = Linear(width, hidden, rngs=rngs, bias=bias, dtype=dtype)
         self.gate = (
             Linear(width, hidden, rngs=rngs, bias=bias, dtype=dtype) if kind == "swiglu" else None
@@ -166,14 +173,17 @@ class Block(nnx.Module):
         mlp: str = "gelu",
         bias: bool = True,
         qk_norm: bool = False,
+        impl: str = "xla",
         dtype: Any = jnp.float32,
     ):
         self.norm1 = LayerNorm(width, bias=bias)
-        self.attn = SelfAttention(width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, dtype=dtype)
+        self.attn = SelfAttention(
+            width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, impl=impl, dtype=dtype
+        )
         self.norm2 = LayerNorm(width, bias=bias)
         self.mlp = Mlp(width, rngs=rngs, kind=mlp, bias=bias, dtype=dtype)
 
-    def __call__(self, x_bnd: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x_bnd: jax.Array, mask: Mask | None = None) -> jax.Array:
         x_bnd = x_bnd + self.attn(self.norm1(x_bnd), mask)
         return x_bnd + self.mlp(self.norm2(x_bnd))
 
@@ -190,14 +200,17 @@ class DecoderBlock(nnx.Module):
         mlp: str = "gelu",
         bias: bool = True,
         qk_norm: bool = False,
+        impl: str = "xla",
         dtype: Any = jnp.float32,
     ):
         self.norm1 = LayerNorm(width, bias=bias)
-        self.attn = SelfAttention(width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, dtype=dtype)
+        self.attn = SelfAttention(
+            width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, impl=impl, dtype=dtype
+        )
         self.query_norm = LayerNorm(width, bias=bias)
         self.context_norm = LayerNorm(width, bias=bias)
         self.cross = CrossAttention(
-            width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, dtype=dtype
+            width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, impl=impl, dtype=dtype
         )
         self.norm2 = LayerNorm(width, bias=bias)
         self.mlp = Mlp(width, rngs=rngs, kind=mlp, bias=bias, dtype=dtype)
@@ -206,8 +219,8 @@ class DecoderBlock(nnx.Module):
         self,
         x_bqd: jax.Array,
         context_bkd: jax.Array,
-        self_mask: jax.Array | None = None,
-        cross_mask: jax.Array | None = None,
+        self_mask: Mask | None = None,
+        cross_mask: Mask | None = None,
     ) -> jax.Array:
         x_bqd = x_bqd + self.attn(self.norm1(x_bqd), self_mask)
         x_bqd = x_bqd + self.cross(

@@ -13,6 +13,7 @@ from flax import nnx
 from mm import flops
 from mm.errors import UserError
 from mm.generate.sampling import Sampler, guided, sample_parallel, sample_sequence
+from mm.models.attention import IMPLEMENTATIONS
 from mm.models.encoder_decoder import (
     POSITIONS,
     EncoderDecoder,
@@ -24,10 +25,9 @@ from mm.models.layers import MLP_KINDS
 from mm.objectives.contrastive.nway import all_pairs, fused_to_hidden
 from mm.objectives.masked import masked_terms
 from mm.objectives.masking import Masking, contrast_size, contrast_views, generation_views
-from mm.space import Batch, TokenSpace, View
+from mm.space import Batch, Rows, TokenSpace, View
 from mm.tasks import Terms
 
-Rows = Mapping[str, tuple[np.ndarray, np.ndarray]]
 Tokens = tuple[np.ndarray, np.ndarray]
 """(ids int32[n, size], length int32[n]) of one modality."""
 
@@ -87,6 +87,10 @@ class Joint:
                 )
         if m.mlp not in MLP_KINDS:
             raise UserError(f"config.task.model.mlp={m.mlp!r}: use {', '.join(MLP_KINDS)}")
+        if m.attention not in IMPLEMENTATIONS:
+            raise UserError(
+                f"config.task.model.attention={m.attention!r}: use {', '.join(IMPLEMENTATIONS)}"
+            )
         if m.positions not in POSITIONS:
             raise UserError(
                 f"config.task.model.positions={m.positions!r}: use {', '.join(POSITIONS)}"
