@@ -94,7 +94,12 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
       UserError: the folder belongs to another experiment, holds something else, or cannot be written; or
         the experiment has a part that could not be found again.
     """
-    check_free(folder)
+    with _written(folder):
+        check_free(folder)
+        _claim(folder, exp, origin)
+
+
+def _claim(folder: Path, exp: config.Experiment, origin: config.Origin | None) -> None:
     saved, mark = config.to_json(exp), config.fingerprint(exp)
     config.check_parts(saved)
     found = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
@@ -121,10 +126,7 @@ def claim(folder: Path, exp: config.Experiment, origin: config.Origin | None = N
             raise UserError(
                 f"{source}: no such file (config.data.tokenizers[{name!r}]); run from the checkout, or mend the path"
             )
-    try:
-        (folder / "tokenizers").mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"{folder}: cannot be written ({e.strerror}); use another --workdir") from e
+    (folder / "tokenizers").mkdir(parents=True, exist_ok=True)
     for name, source in sources.items():
         source.copy(folder / "tokenizers" / f"{name}.safetensors", overwrite=True)
     known = {"version": mm.__version__, "fingerprint": mark, "experiment": saved}
@@ -142,25 +144,32 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
       UserError: somebody does, or nothing can be written there.
     """
-    check_free(folder)
     mark = folder / RUNNING
     with contextlib.ExitStack() as stack:
-        try:
+        with _written(folder):
+            check_free(folder)
             if is_local(folder):
                 _lock(stack.enter_context(open(mark, "a+")), folder)
             before = mark.read_text().strip() if mark.exists() else ""
             began = time.strftime("%Y-%m-%d %H:%M:%S")
             mark.write_text(f"process {os.getpid()} on {platform.node()} since {began}\n")
-        except OSError as e:
-            raise UserError(
-                f"{folder}: cannot be written ({e.strerror}); use another --workdir"
-            ) from e
         if before:
             print(f"the last run in {folder} ended without farewell ({before})", flush=True)
         try:
             yield
         finally:
             mark.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Raises UserError where the file system does not let us."""
+    try:
+        yield
+    except OSError as e:
+        raise UserError(
+            f"{e.filename or folder}: cannot be written ({e.strerror or e}); use another --workdir"
+        ) from e
 
 
 def check_free(folder: Path) -> None:

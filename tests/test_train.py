@@ -1,12 +1,15 @@
 """The loop as its users meet it: resumed, interrupted, given NaNs, pointed at the wrong folder."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -258,6 +261,7 @@ def test_results_that_are_lost_or_damaged_are_written_anew(tmp_path, capsys):
 
 ALONE = """
 from dataclasses import replace
+from pathlib import Path
 from mm.data.folder import Folder
 from tests import toy_config
 
@@ -307,6 +311,35 @@ def test_a_run_whose_data_is_not_installed_says_what_it_needs(tmp_path, capsys):
     assert main(["mm", "--mode=evaluate", "--workdir", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
     assert "needs the module 'recipes_of_another', which is not here" in said
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """Without root's right to write everywhere."""
+    was = os.geteuid()
+    os.seteuid(was or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_read_only_workdir_is_one_line(begun, capsys):
+    with tempfile.TemporaryDirectory() as parent:  # pytest's own folders are hidden from others
+        run = Path(parent) / "run"
+        if begun:
+            workdir.claim(run, toy_config.get_config())
+        every = [Path(parent), *Path(parent).rglob("*")]
+        for path in every:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        with as_nobody():
+            assert main(["mm", "--config", "tests/toy_config.py", f"--workdir={run}"]) == 2
+        said = capsys.readouterr().err
+        assert f"mm: {run}" in said and "Permission denied" in said and said.count("\n") == 1
+        assert every == [Path(parent), *Path(parent).rglob("*")]
+        for path in every:
+            path.chmod(0o755)
 
 
 def test_a_folder_that_another_run_works_in_is_refused(tmp_path, capsys):
