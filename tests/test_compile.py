@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from mm import compile as compiling
-from mm import recipes
+from mm import config, recipes, sharding
 from mm.errors import UserError
 from mm.main import main
+from mm.models.attention import Mask, attention
 from mm.models.encoder_decoder import Model
 from mm.objectives.masking import Masking
 from mm.perf.batch import random_batch
@@ -135,13 +136,18 @@ def test_what_cannot_be_meant_is_one_line(arguments, said, capsys):
     assert said in err and err.count("\n") == 1
 
 
+needs_libtpu = pytest.mark.skipif(
+    not importlib.util.find_spec("libtpu"), reason="needs libtpu: uv run --extra tpu pytest -m tpu"
+)
+
+
 def run(*arguments):
     command = [sys.executable, "-m", "mm.main", "--mode=compile", *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.tpu
-@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu: uv run --extra tpu pytest -m tpu")  # fmt: skip
+@needs_libtpu
 def test_the_quickstart_for_a_slice_of_eight(tmp_path):
     out = tmp_path / "report.json"
     done = run("--config=configs/quickstart.py", "--topology=v5e-8", f"--json={out}")
@@ -154,3 +160,28 @@ def test_the_quickstart_for_a_slice_of_eight(tmp_path):
     assert report["state_bytes_per_chip"] < 4.5 * 4 * report["parameters"] / 8
     assert report["collectives"]["all-gather"]["count"] > 0
     assert "fits: " in done.stdout and "GiB of 15.75 GiB" in done.stdout
+
+
+@pytest.mark.tpu
+@needs_libtpu
+def test_splash_keeps_no_scores_in_memory():
+    """Of 4,096 tokens: its programs (result and gradients) for 8 chips need less than one array of scores takes."""
+    devices = compiling.devices("v5e:2x4")
+    mesh = sharding.make_mesh(config.Mesh(fsdp=4, tensor=2), 8, devices)
+    layout = lambda *axes: jax.NamedSharding(mesh, jax.P(("replica", "fsdp"), *axes))
+    x = jax.ShapeDtypeStruct((8, 8, 4096, 64), "bfloat16", sharding=layout("tensor"))
+    groups = jax.ShapeDtypeStruct((8, 4096), "int32", sharding=layout())
+    causal = jax.ShapeDtypeStruct((8, 4096), "bool", sharding=layout())
+    scores = 2 * 4 * 4096 * 4096 * 4  # of one chip's two examples and four heads
+
+    def temporaries(impl):
+        def loss(q, k, v, groups, causal):
+            with sharding.traced_on(mesh):
+                out = attention(q, k, v, Mask(groups, groups, causal), impl=impl)
+            return out.astype("float32").sum()
+
+        program = jax.jit(jax.grad(loss, (0, 1, 2))).lower(x, x, x, groups, causal).compile()
+        assert "all-gather" not in compiling.collectives(program.as_text())
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporaries("splash") < scores < temporaries("xla")

@@ -141,7 +141,7 @@ def sharded():
 @pytest.mark.parametrize("name", ["data", "fsdp", "fsdp x tensor"])
 def test_every_mesh_finds_the_losses_of_one_device(sharded, name):
     """20 steps of masked generation and contrast: every example is every other's negative, wherever it lies."""
-    one, found = sharded["one"], sharded[name]
+    one, found = sharded["meshes"]["one"], sharded["meshes"][name]
     assert found["losses"] == pytest.approx(one["losses"], abs=1e-5)
     assert found["terms"] == pytest.approx(one["terms"], abs=1e-4)
 
@@ -150,7 +150,7 @@ def test_every_mesh_finds_the_losses_of_one_device(sharded, name):
 @pytest.mark.parametrize("name", ["fsdp", "fsdp x tensor"])
 def test_each_device_holds_its_share(sharded, name):
     """Of the state in memory, and of the compiled program's arguments; vectors are whole, by rule."""
-    found = sharded[name]
+    found = sharded["meshes"][name]
     vectors = found["vector_bytes"]
     share = (found["state_bytes"] - vectors) / 8
     # Over `tensor` some small ones are whole, as the names of their dimensions say.
@@ -162,8 +162,13 @@ def test_each_device_holds_its_share(sharded, name):
 
 @pytest.mark.slow
 def test_the_state_is_donated(sharded):
-    for found in sharded.values():
+    for found in sharded["meshes"].values():
         assert found["alias_bytes"] >= found["local_bytes"]
+
+
+@pytest.mark.slow
+def test_a_kernel_that_the_compiler_cannot_split_runs_on_each_devices_part(sharded):
+    assert sharded["kernel difference"] < 1e-5
 
 
 if __name__ == "__main__":
