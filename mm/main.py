@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mm import progress
 from mm.errors import exit_code
-from mm.memory import start_with_huge_pages
+from mm.memory import start_with_own_heap
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,5 +97,5 @@ def train(command) -> None:
 
 
 if __name__ == "__main__":
-    start_with_huge_pages()
+    start_with_own_heap()
     sys.exit(main())

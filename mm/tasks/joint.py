@@ -178,10 +178,11 @@ class JointTask:
         z = z.reshape(-1, len(drawn), z.shape[-1]).transpose(1, 0, 2)
         scale = jnp.minimum(jnp.exp(model.logit_scale[...]), 100.0)
         hidden = (seen.T[drawn] == 0) & (seen.sum(1) > 0)
+        same = batch.group[:, None] == batch.group
         fused = model.embed_fused(encoded, visible)
         return {
-            "contrast/unimodal": all_pairs(z, there, batch.group, scale[0]),
-            "contrast/fused": fused_to_hidden(fused, z, hidden, there, batch.group, scale[1]),
+            "contrast/unimodal": all_pairs(z, there, same, scale[0]),
+            "contrast/fused": fused_to_hidden(fused, z, hidden, there, same, scale[1]),
         }
 
     def flops(self, rows: int) -> dict[str, float]:
