@@ -8,6 +8,7 @@ with a width is split over `fsdp`, and optimizer moments lie like their paramete
 
 import contextlib
 import contextvars
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -254,6 +255,43 @@ def on_each_device(
         out_specs=whole,
         check_vma=False,  # the kernels do not say over which axes their results vary
     )(*by_head, *by_row)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ring:
+    """The devices that a batch is split over, as seen by one of them inside of `over_batch`."""
+
+    size: int
+
+    def passed_on(self, tree: Any) -> Any:
+        """What the device before this one holds; all pass on at once."""
+        if self.size == 1:
+            return tree
+        around = [(i, (i + 1) % self.size) for i in range(self.size)]
+        return jax.tree.map(lambda x: jax.lax.ppermute(x, BATCH[0], around), tree)
+
+    def sum(self, x: jax.Array) -> jax.Array:
+        """Over all of them."""
+        return x if self.size == 1 else jax.lax.psum(x, BATCH[0])
+
+
+def over_batch(function: Callable[..., Any], rows: Sequence[Any], same: Sequence[Any]) -> Any:
+    """Calls `function` on every device's own part of the batch; its result is the same on all.
+
+    Args:
+      function: (*rows, *same, Ring) -> arrays. rows: trees of arrays [B, ...]. same: what every device has whole.
+    """
+    mesh = _context.get()
+    size = 1 if mesh is None else mesh.shape["replica"] * mesh.shape["fsdp"]
+    if mesh is None or size == 1:
+        return function(*rows, *same, Ring(1))
+    return jax.shard_map(
+        lambda *arrays: function(*arrays, Ring(size)),
+        mesh=mesh,
+        in_specs=(BATCH,) * len(rows) + (PartitionSpec(),) * len(same),
+        out_specs=PartitionSpec(),
+        check_vma=False,  # the sums are the same everywhere; a scan's carry hides that
+    )(*rows, *same)
 
 
 def here(tree: Any, mesh: Mesh) -> Any:

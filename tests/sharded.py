@@ -3,7 +3,10 @@
 The toy joint model on several meshes; prints JSON: per mesh the losses of 20 steps, and what a device holds.
 """
 
+import contextlib
+import functools
 import json
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,8 @@ import jax.numpy as jnp
 from mm import config, sharding
 from mm import state as states
 from mm.models.attention import Mask, attention
-from mm.models.encoder_decoder import Model
+from mm.models.encoder_decoder import Model, unit
+from mm.objectives.contrastive.ring import Form, Side, ring_pair_loss
 from mm.objectives.masking import Masking
 from mm.optim import make_optimizer
 from mm.perf.batch import random_batch
@@ -33,17 +37,20 @@ MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "fsdp x tensor
 STEPS, ROWS = 20, 16
 
 
+def mesh_of(sizes: tuple[int, int, int]) -> jax.sharding.Mesh:
+    """The first devices."""
+    replica, fsdp, tensor = sizes
+    mesh = config.Mesh(replica=replica, fsdp=fsdp, tensor=tensor)
+    return sharding.make_mesh(mesh, ROWS, jax.devices()[: replica * fsdp * tensor])
+
+
 def run(sizes: tuple[int, int, int]) -> dict[str, object]:
     """20 steps on a mesh of so many devices, each on a batch of its own."""
     model = Model(width=64, heads=4, encoder_layers=1, decoder_layers=1, embed_dim=16)
     masking, contrast = Masking(visible=8, targets=6), Contrast(weight=0.5, modalities=2)
     task = Joint(model=model, masking=masking, contrast=contrast).build_for(SPACE)
     tx = make_optimizer(config.Optim(lr=2e-3, warmup=3), STEPS)
-    mesh = sharding.make_mesh(
-        config.Mesh(replica=sizes[0], fsdp=sizes[1], tensor=sizes[2]),
-        ROWS,
-        jax.devices()[: sizes[0] * sizes[1] * sizes[2]],
-    )
+    mesh = mesh_of(sizes)
     shapes = states.abstract(task, tx, 0, True, mesh)
     undivided = sharding.check_divided({"params": shapes["params"]}, mesh)
     state = states.init(task, tx, 0, True, mesh)
@@ -87,6 +94,32 @@ def kernel_difference() -> float:
     return float(jnp.abs(jax.jit(result, static_argnums=0)("splash") - result("xla")).max())
 
 
+def ring_differences() -> dict[str, float]:
+    """Largest relative difference of the ring's losses and gradients on eight devices from one device's."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    za, zb = (unit(jax.random.normal(key, (64, 8))) for key in keys[:2])
+    group = jax.random.randint(keys[2], (64,), 0, 40)
+    there = jax.random.uniform(keys[3], (2, 64)) > 0.2
+
+    def loss(mesh: jax.sharding.Mesh | None, form: Form, za: jax.Array, zb: jax.Array, scale: jax.Array) -> jax.Array:  # fmt: skip
+        with sharding.traced_on(mesh) if mesh else contextlib.nullcontext():
+            a, b = Side(za, group, there[0]), Side(zb, group, there[1])
+            total, count = ring_pair_loss(a, b, scale, form=form, block=4)
+        return total / count
+
+    def run(mesh: jax.sharding.Mesh | None, form: Form) -> list[jax.Array]:
+        both = jax.jit(jax.value_and_grad(functools.partial(loss, mesh, form), (0, 1, 2)))
+        return jax.tree.leaves(both(za, zb, jnp.asarray(10.0)))
+
+    def difference(mesh: jax.sharding.Mesh, form: Form) -> float:
+        pairs = zip(run(None, form), run(mesh, form), strict=True)
+        return max(float(jnp.abs(x - y).max() / jnp.abs(x).max()) for x, y in pairs)
+
+    meshes = {name: mesh_of(MESHES[name]) for name in ("data", "fsdp", "fsdp x tensor")}
+    return {f"{n}, {f}": difference(m, f) for n, m in meshes.items() for f in get_args(Form)}
+
+
 if __name__ == "__main__":
     found = {name: run(sizes) for name, sizes in MESHES.items()}
-    print(json.dumps({"meshes": found, "kernel difference": kernel_difference()}))
+    more = {"kernel difference": kernel_difference(), "ring differences": ring_differences()}
+    print(json.dumps({"meshes": found} | more))

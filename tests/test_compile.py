@@ -16,6 +16,7 @@ from mm.errors import UserError
 from mm.main import main
 from mm.models.attention import Mask, attention
 from mm.models.encoder_decoder import Model
+from mm.objectives.contrastive.ring import Side, ring_pair_loss
 from mm.objectives.masking import Masking
 from mm.perf.batch import random_batch
 from mm.tasks import weighted
@@ -185,3 +186,23 @@ def test_splash_keeps_no_scores_in_memory():
         return program.memory_analysis().temp_size_in_bytes
 
     assert temporaries("splash") < scores < temporaries("xla")
+
+
+@pytest.mark.tpu
+@needs_libtpu
+@pytest.mark.parametrize("form", ["softmax", "sigmoid"])
+def test_contrast_of_32k_examples_needs_little_memory(form):
+    """All products would take 512 MiB a chip and array."""
+    mesh = sharding.make_mesh(config.Mesh(fsdp=8), 8, compiling.devices("v5e:2x4"))
+    rows = jax.NamedSharding(mesh, sharding.BATCH)
+    shaped = lambda kind, *shape: jax.ShapeDtypeStruct((2**15, *shape), kind, sharding=rows)
+    side = Side(shaped("bfloat16", 512), shaped("int32"), shaped("bool"))
+
+    def loss(a, b):
+        with sharding.traced_on(mesh):
+            total, count = ring_pair_loss(a, b, jax.numpy.asarray(10.0), form=form)
+        return total / count
+
+    program = jax.jit(jax.grad(loss, (0, 1), allow_int=True)).lower(side, side).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 100 * 2**20
+    assert "collective-permute" in compiling.collectives(program.as_text())

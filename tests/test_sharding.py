@@ -171,6 +171,11 @@ def test_a_kernel_that_the_compiler_cannot_split_runs_on_each_devices_part(shard
     assert sharded["kernel difference"] < 1e-5
 
 
+@pytest.mark.slow
+def test_a_ring_of_devices_finds_the_loss_and_the_gradients_of_one(sharded):
+    assert max(sharded["ring differences"].values()) < 1e-5, sharded["ring differences"]
+
+
 if __name__ == "__main__":
     GOLDENS.mkdir(parents=True, exist_ok=True)
     for each in CONFIGS:
