@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+STOPPED = 130  # exit code
+
 
 class UserError(Exception):
     """Bad input. `mm.main` prints its one line and leaves with exit code 2, without a traceback."""
@@ -51,6 +53,6 @@ def exit_code(command: Callable[[], int], name: str = "mm") -> int:
         return 2
     except KeyboardInterrupt:
         print(f"{name}: stopped at once; what was saved stands", file=sys.stderr)
-        return 130
+        return STOPPED
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from mm import progress
-from mm.errors import exit_code
+from mm.errors import STOPPED, exit_code
 from mm.memory import start_with_own_heap
 
 
@@ -98,4 +98,9 @@ def train(command) -> None:
 
 if __name__ == "__main__":
     start_with_own_heap()
-    sys.exit(main())
+    code = main()
+    if code == STOPPED:
+        from mm import hosts
+
+        hosts.leave(code)  # a step may still be compiled in a thread: Python would abort at its end
+    sys.exit(code)

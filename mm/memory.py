@@ -1,4 +1,4 @@
-"""Memory that a process keeps: on Linux XLA's CPU steps spend up to a third of their time on getting it anew.
+"""Memory that a process keeps: XLA's steps on CPU would spend a tenth of their time and more on getting it anew.
 
 XLA allocates the arrays of a step at every step. glibc gives large blocks back to the system as soon as they are free,
 and the system clears each page again when it is touched next; ordinary pages of 4 KiB cost a fault each besides.

@@ -160,7 +160,7 @@ def test_a_part_is_verified_too(saved):
     meta["checksums"]["params/layer/kernel"] ^= 1
     path.write_text(json.dumps(meta))
     with pytest.raises(checkpoint.Damaged, match="params/layer/kernel is not what was saved"):
-        saved.restore_part(2, wanted)
+        checkpoint.Checkpoints(saved.folder).restore_part(2, wanted)
 
 
 def test_nothing_is_cast_or_cut_to_fit(saved):

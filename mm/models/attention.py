@@ -1,6 +1,7 @@
 """The one door to attention, so that a kernel for new hardware is one more function here and nowhere else.
 
-A mask is a rule, not an array [queries, keys]: kernels that never build that array can follow it.
+A `Mask` is a rule, not an array [queries, keys]: kernels that never build that array can follow it. What is no such rule
+can be given as an array, to kernels that take one.
 """
 
 from typing import NamedTuple
@@ -46,7 +47,7 @@ def attention(
     q_bhqd: jax.Array,
     k_bhkd: jax.Array,
     v_bhkd: jax.Array,
-    mask: Mask | None = None,
+    mask: Mask | jax.Array | None = None,
     *,
     impl: str = "xla",
 ) -> jax.Array:
@@ -54,7 +55,8 @@ def attention(
 
     Args:
       q_bhqd: [B, H, Q, d]. k_bhkd, v_bhkd: [B, H, K, d], any float dtype.
-      mask: None = everything. What a query gets that may attend to nothing is finite and meant to be thrown away.
+      mask: a rule, or bool broadcastable to [B, H, Q, K] (True = may attend; not for splash); None = everything. What a
+        query gets that may attend to nothing is finite and meant to be thrown away.
       impl: one of `IMPLEMENTATIONS`.
 
     Returns:
@@ -68,21 +70,27 @@ def attention(
     return IMPLEMENTATIONS[impl](q_bhqd, k_bhkd, v_bhkd, mask)
 
 
-def _xla(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask | None) -> jax.Array:
+def _dense(mask: Mask | jax.Array) -> jax.Array:
+    return mask.dense() if isinstance(mask, Mask) else mask
+
+
+def _xla(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask | jax.Array | None) -> jax.Array:
     """Two products and a softmax; runs everywhere."""
     scale = q.shape[-1] ** -0.5
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32) * scale
     if mask is not None:
-        scores = jnp.where(mask.dense(), scores, jnp.finfo(jnp.float32).min)
+        scores = jnp.where(_dense(mask), scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("bhqk,bhkd->bhqd", weights, v)
 
 
-def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask | None) -> jax.Array:
+def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask | jax.Array | None) -> jax.Array:
     """cuDNN's flash attention: NVIDIA GPUs, bfloat16 or float16. The mask becomes an array there as well."""
     if sharding.platform() != "gpu":
         raise UserError("attention=cudnn: needs an NVIDIA GPU; use xla")
-    dense = mask and jnp.broadcast_to(mask.dense(), (q.shape[0], 1, q.shape[2], k.shape[2]))
+    dense = None
+    if mask is not None:
+        dense = jnp.broadcast_to(_dense(mask), (q.shape[0], 1, q.shape[2], k.shape[2]))
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     try:
         out = jax.nn.dot_product_attention(q, k, v, mask=dense, implementation="cudnn")
@@ -91,12 +99,14 @@ def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask | None) -> jax.A
     return out.swapaxes(1, 2)
 
 
-def _splash(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask | None) -> jax.Array:
+def _splash(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask | jax.Array | None) -> jax.Array:
     """JAX's block-sparse flash attention for TPU; on CPU it is interpreted (right, and slow: for tests)."""
     from mm.models.splash import splash_attention  # pallas takes a second to import
 
     if sharding.platform() not in ("tpu", "cpu"):
         raise UserError("attention=splash: needs a TPU; use xla or cudnn")
+    if isinstance(mask, jax.Array):
+        raise UserError("attention=splash: this network's mask is an array; use xla")
     if mask is None:
         mask = Mask.of_keys(jnp.ones((k.shape[0], k.shape[2]), bool))
     return splash_attention(q, k, v, *mask, padding=PADDING)

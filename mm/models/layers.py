@@ -84,7 +84,7 @@ class SelfAttention(nnx.Module):
         self.k_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
         self.heads, self.impl = heads, impl
 
-    def __call__(self, x_bnd: jax.Array, mask: Mask | None = None) -> jax.Array:
+    def __call__(self, x_bnd: jax.Array, mask: Mask | jax.Array | None = None) -> jax.Array:
         q, k, v = rearrange(
             self.qkv(x_bnd), "b n (three h d) -> three b h n d", three=3, h=self.heads
         )
@@ -115,7 +115,7 @@ class CrossAttention(nnx.Module):
         self.heads, self.impl = heads, impl
 
     def __call__(
-        self, x_bqd: jax.Array, context_bkd: jax.Array, mask: Mask | None = None
+        self, x_bqd: jax.Array, context_bkd: jax.Array, mask: Mask | jax.Array | None = None
     ) -> jax.Array:
         q = rearrange(self.q(x_bqd), "b n (h d) -> b h n d", h=self.heads)
         k, v = rearrange(self.kv(context_bkd), "b n (two h d) -> two b h n d", two=2, h=self.heads)
@@ -183,7 +183,7 @@ class Block(nnx.Module):
         self.norm2 = LayerNorm(width, bias=bias)
         self.mlp = Mlp(width, rngs=rngs, kind=mlp, bias=bias, dtype=dtype)
 
-    def __call__(self, x_bnd: jax.Array, mask: Mask | None = None) -> jax.Array:
+    def __call__(self, x_bnd: jax.Array, mask: Mask | jax.Array | None = None) -> jax.Array:
         x_bnd = x_bnd + self.attn(self.norm1(x_bnd), mask)
         return x_bnd + self.mlp(self.norm2(x_bnd))
 
@@ -219,8 +219,8 @@ class DecoderBlock(nnx.Module):
         self,
         x_bqd: jax.Array,
         context_bkd: jax.Array,
-        self_mask: Mask | None = None,
-        cross_mask: Mask | None = None,
+        self_mask: Mask | jax.Array | None = None,
+        cross_mask: Mask | jax.Array | None = None,
     ) -> jax.Array:
         x_bqd = x_bqd + self.attn(self.norm1(x_bqd), self_mask)
         x_bqd = x_bqd + self.cross(

@@ -24,7 +24,7 @@ from mm.tasks import weighted
 from mm.train import machine, peak_memory_mib
 
 SIDE = 2048  # of the square matrices whose product is the machine's peak
-TINY = 8  # rows and columns of the program whose dispatch is timed
+CALLS = 10  # of a step without work, to time its dispatch
 
 
 def measure(exp: config.Experiment, rounds: int, cache: Path) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def measure(exp: config.Experiment, rounds: int, cache: Path) -> dict[str, Any]:
     def batched() -> Any:
         return sharding.put_batch(next(batches), mesh)
 
-    peak = _matmul()
+    peak, dispatch = _matmul(), _dispatch(state, batch)
     with tempfile.TemporaryDirectory() as folder:
         log = metrics.Log(metrics.Writers(metrics.Jsonl(Path(folder) / "m.jsonl", 0)), exp, start=0)
         kept = checkpoint.Checkpoints(Path(folder) / "checkpoints", keep=1)
@@ -72,7 +72,7 @@ def measure(exp: config.Experiment, rounds: int, cache: Path) -> dict[str, Any]:
             take("host input", batched)
             take("metrics", lambda i=i: (log.add(i, held["report"]), log.flush())[1])
             take("matmul", peak)
-            take("dispatch", _dispatch)
+            take("dispatch", dispatch)
             if i in (1, rounds // 2 + 1, rounds):
                 kept.wait()
                 take("checkpoint", lambda i=i: kept.save(i, held["state"], {"tokenizers": {}}))
@@ -101,12 +101,20 @@ def _matmul() -> Callable[[], jax.Array]:
     return lambda: product(x, x)
 
 
-_small = jax.jit(lambda x: {"a": x["a"] + 1, "b": x["b"] * 2})
+def _dispatch(state: Any, batch: Any) -> Callable[[], Any]:
+    """`CALLS` calls, one after the other, of a step that has the arrays of this one and nothing to do: each is a number."""
+    numbers = lambda tree: jax.tree.map(lambda x: jnp.zeros((), x.dtype), tree)
+    held = {"state": numbers(state)}
+    step = jax.jit(lambda state, batch: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    small = numbers(batch)
 
+    def calls() -> Any:
+        for _ in range(CALLS):
+            held["state"] = step(held["state"], small)
+        return held["state"]
 
-def _dispatch() -> jax.Array:
-    """A call of a program that has next to nothing to do."""
-    return _small({"a": jnp.ones((TINY, TINY)), "b": jnp.ones(TINY)})["a"]
+    jax.block_until_ready(calls())
+    return calls
 
 
 def _figures(
@@ -123,7 +131,7 @@ def _figures(
             "host input": median["host input"],
             "metrics": median["metrics"],
             "checkpoint stall": median["checkpoint"],
-            "dispatch": median["dispatch"],
+            "dispatch": median["dispatch"] / CALLS,
         },
         "share": {
             "host input": median["host input"] / step,

@@ -131,6 +131,18 @@ def test_cudnn_without_a_gpu_says_so():
         attention(*arrays(4, 4), impl="cudnn")
 
 
+def test_a_mask_may_be_an_array_but_not_for_splash():
+    q, k, v = arrays(6, 6)
+    band = jnp.abs(jnp.arange(6)[:, None] - jnp.arange(6)) <= 1
+    out = attention(q, k, v, band)
+    scores = np.einsum("bhqd,bhkd->bhqk", q, k) / 8**0.5
+    weights = np.exp(scores) * np.asarray(band)
+    expected = np.einsum("bhqk,bhkd->bhqd", weights / weights.sum(-1, keepdims=True), v)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    with pytest.raises(UserError, match="mask is an array"):
+        attention(q, k, v, band, impl="splash")
+
+
 def test_unknown_kernel():
     with pytest.raises(ValueError, match="known: xla, cudnn, splash"):
         attention(*arrays(4, 4), impl="flash")
