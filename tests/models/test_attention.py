@@ -82,7 +82,7 @@ def test_equals_the_reference(case, impl):
     assert np.isfinite(out).all()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["padding", "longer than a block"])
 def test_splash_has_the_gradients_of_xla(case):
     assert_same("splash", *CASES[case], dtype=jnp.float32, atol=2e-5)
 

@@ -7,9 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mm.objectives.contrastive import nway
+from mm.objectives.contrastive import nway as module
 
 SCALE = 3.0
+
+
+STATIC = {
+    "gram": ("anchor", "smoothing"),
+    "symile": ("every",),
+    "all_pairs": (),
+    "triangle": ("anchor",),
+}
+
+
+class Jitted:
+    """The module's functions, compiled as a whole: op by op each would be compiled on its own."""
+
+    def __getattr__(self, name):
+        return jax.jit(getattr(module, name), static_argnames=STATIC.get(name, ()))
+
+
+nway = Jitted()
 
 
 def draw(modalities, rows=6, width=8, seed=0, absent=0.3, dtype=jnp.float32):
@@ -49,7 +67,7 @@ def test_collapsed_volumes_have_finite_gradients(n):
     loss = lambda z: nway.gram(z, there, jnp.eye(4), jnp.asarray(20.0))[0]
     for noise in (0.0, 1e-4):
         z = one + noise * jax.random.normal(jax.random.key(0), one.shape)
-        value, grad = jax.value_and_grad(loss)(z)
+        value, grad = jax.jit(jax.value_and_grad(loss))(z)
         assert np.isfinite(value) and np.isfinite(grad).all()
 
 
@@ -199,7 +217,9 @@ def test_value_and_gradient_are_finite(form, case):
         there = jnp.zeros_like(there)
     if case == "collapsed":
         z = jnp.broadcast_to(z[:1, :1], z.shape)
-    (total, count), grad = jax.value_and_grad(lambda z: FORMS[form](z, there), has_aux=True)(z)
+    (total, count), grad = jax.jit(
+        jax.value_and_grad(lambda z: FORMS[form](z, there), has_aux=True)
+    )(z)
     assert np.isfinite(total) and np.isfinite(np.float32(grad)).all()
     assert (np.float32(grad)[~np.asarray(there)] == 0).all(), "what is absent gets no gradient"
     if case == "nobody":

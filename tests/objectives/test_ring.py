@@ -24,7 +24,7 @@ def whole(a, b, scale, bias, form):
     return pair_loss(logits, target, a.there, b.there, reduction=reduction)
 
 
-@pytest.mark.parametrize("block", [4, 24, 1024])
+@pytest.mark.parametrize("block", [4, 1024])
 @pytest.mark.parametrize("form", ["softmax", "sigmoid"])
 def test_blocks_change_nothing(form, block):
     a, b = sides()
