@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mm import progress
 from mm.errors import STOPPED, exit_code
-from mm.memory import start_with_own_heap
+from mm.memory import start_with_huge_pages
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +97,7 @@ def train(command) -> None:
 
 
 if __name__ == "__main__":
-    start_with_own_heap()
+    start_with_huge_pages()
     code = main()
     if code == STOPPED:
         from mm import hosts

@@ -11,7 +11,7 @@ import sys
 
 from mm import flags, paths
 from mm.errors import exit_code
-from mm.memory import start_with_own_heap
+from mm.memory import start_with_huge_pages
 from mm.perf import joint, step
 from mm.train import machine
 
@@ -48,5 +48,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    start_with_own_heap()
+    start_with_huge_pages()
     sys.exit(exit_code(lambda: main(sys.argv[1:])))
