@@ -149,7 +149,8 @@ class Trainer:
             return True
         if start:
             print(f"continues after step {start}", flush=True)
-        if step_fn:
+        if start < steps:
+            step_fn = step_fn or self.compile_step()  # the last checkpoint was damaged
             batches = self.batches(step_fn, start)
             parting = hosts.parting(self.folder, self.checkpoints.latest)
             with Signals() as signals, parting, contextlib.closing(self.writers(start)) as writers:

@@ -84,6 +84,17 @@ def test_stopped_and_resumed_is_bit_equal(tmp_path, ema, capsys):
     assert "finished: 60 steps" in capsys.readouterr().out
 
 
+def test_a_finished_run_whose_last_checkpoint_is_damaged_trains_its_end_again(tmp_path, capsys):
+    whole = train(toy_config.get_config(), tmp_path / "run")
+    for part in (tmp_path / "run" / "checkpoints" / "60" / "state" / "d").iterdir():
+        part.write_bytes(part.read_bytes()[:10])
+    again = train(toy_config.get_config(), tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "set aside" in out and "continues after step 40" in out
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+        assert np.array_equal(a, b)
+
+
 def test_a_signal_does_not_wait_for_an_evaluation(tmp_path, capsys):
     exp = toy_config.get_config()
     exp.evals = (toy.Error(signal_at=20, after=600),)
