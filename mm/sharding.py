@@ -173,6 +173,11 @@ def abstract_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     return abstract(batch, jax.tree.map(lambda _: NamedSharding(mesh, BATCH), batch))
 
 
+def parts_of_batch(mesh: Mesh) -> int:
+    """Over how many devices a batch is split."""
+    return mesh.shape["replica"] * mesh.shape["fsdp"]
+
+
 def part_of_host(mesh: Mesh, batch_size: int) -> slice:
     """Which examples of a batch lie on this host's devices."""
     held = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
@@ -221,7 +226,7 @@ def split_rows(x: jax.Array) -> jax.Array:
     devices. Outside of a training step it says nothing.
     """
     mesh = _context.get()
-    if mesh is None or x.shape[0] % (mesh.shape["replica"] * mesh.shape["fsdp"]):
+    if mesh is None or x.shape[0] % parts_of_batch(mesh):
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, BATCH))
 
@@ -245,7 +250,7 @@ def on_each_device(
     if mesh is None or mesh.size == 1:
         return function(*by_head, *by_row)
     rows, heads = by_head[0].shape[:2]
-    row_axes = BATCH[0] if rows % (mesh.shape["replica"] * mesh.shape["fsdp"]) == 0 else None
+    row_axes = BATCH[0] if rows % parts_of_batch(mesh) == 0 else None
     head_axis = "tensor" if heads % mesh.shape["tensor"] == 0 else None
     whole, one = PartitionSpec(row_axes, head_axis), PartitionSpec(row_axes)
     return jax.shard_map(
@@ -282,7 +287,7 @@ def over_batch(function: Callable[..., Any], rows: Sequence[Any], same: Sequence
       function: (*rows, *same, Ring) -> arrays. rows: trees of arrays [B, ...]. same: what every device has whole.
     """
     mesh = _context.get()
-    size = 1 if mesh is None else mesh.shape["replica"] * mesh.shape["fsdp"]
+    size = 1 if mesh is None else parts_of_batch(mesh)
     if mesh is None or size == 1:
         return function(*rows, *same, Ring(1))
     return jax.shard_map(

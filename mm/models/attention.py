@@ -109,7 +109,7 @@ def _splash(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask | jax.Array | N
         raise UserError("attention=splash: this network's mask is an array; use xla")
     if mask is None:
         mask = Mask.of_keys(jnp.ones((k.shape[0], k.shape[2]), bool))
-    return splash_attention(q, k, v, *mask, padding=PADDING)
+    return splash_attention(q, k, v, mask)
 
 
 IMPLEMENTATIONS = {"xla": _xla, "cudnn": _cudnn, "splash": _splash}

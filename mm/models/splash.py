@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
 from mm import sharding
+from mm.models.attention import PADDING, Mask
 
 LANES = 128
 """Lengths are multiples of this; what is added belongs to the group `ADDED`, which nobody else has."""
@@ -23,17 +24,15 @@ def splash_attention(
     q_bhqd: jax.Array,
     k_bhkd: jax.Array,
     v_bhkd: jax.Array,
-    queries: jax.Array,
-    keys: jax.Array,
-    causal: jax.Array | None,
-    padding: int,
+    mask: Mask,
 ) -> jax.Array:
-    """As `attention.attention`; queries, keys and causal are `attention.Mask`'s, `padding` is nobody's group."""
+    """As `attention.attention`."""
     count = q_bhqd.shape[2]
+    queries, keys, causal = mask
     queries = jnp.broadcast_to(queries, (q_bhqd.shape[0], count))
     # A query without a key gets the padding: the kernel would divide by zero, or count what is added here.
     lonely = ~(queries[:, :, None] == keys[:, None, :]).any(-1)
-    queries = jnp.where(lonely, padding, queries)
+    queries = jnp.where(lonely, PADDING, queries)
     scaled = q_bhqd * q_bhqd.shape[-1] ** -0.5
     q, k, v = (_lengthened(x, 2, 0) for x in (scaled, k_bhkd, v_bhkd))
     groups = _lengthened(queries, 1, ADDED), _lengthened(keys, 1, ADDED)

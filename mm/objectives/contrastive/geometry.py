@@ -32,7 +32,7 @@ def cross_uniformity(x: jax.Array, y: jax.Array) -> jax.Array:
     products = x.astype(jnp.float32) @ y.astype(jnp.float32).T
     exponents = (4 * products - 4).reshape(1, -1)  # -2 (2 - 2 cos)
     others = ~jnp.eye(size, dtype=bool).reshape(1, -1)
-    total = log_sum(exponents, others, jnp.ones_like(exponents))[0]
+    total = log_sum(exponents, others)[0]
     return total - np.log(max(size * (size - 1), 1))
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mm.models.encoder_decoder import unit
 from mm.objectives.contrastive.pair import pair_loss
 
 NEAR = 1e-3
@@ -21,8 +22,7 @@ def slerp(x: jax.Array, y: jax.Array, share: jax.Array) -> jax.Array:
     angle = jnp.arccos(jnp.where(far, cosine, 0.0))
     sine = jnp.sin(angle)
     arc = (jnp.sin((1 - share) * angle) * x + jnp.sin(share * angle) * y) / sine
-    mixed = jnp.where(far, arc, (1 - share) * x + share * y)
-    return mixed * jax.lax.rsqrt(jnp.square(mixed).sum(-1, keepdims=True) + 1e-12)
+    return unit(jnp.where(far, arc, (1 - share) * x + share * y))
 
 
 def geodesic_negatives(

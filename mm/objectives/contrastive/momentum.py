@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mm.objectives.contrastive.pair import log_sum
 
@@ -13,9 +14,7 @@ def follow(teacher: Any, student: Any, rate: float) -> Any:
 
     Source: Tarvainen and Valpola 2017; He et al. 2020 (MoCo).
     """
-    return jax.tree.map(
-        lambda t, s: rate * t + (1 - rate) * jax.lax.stop_gradient(s), teacher, student
-    )
+    return optax.incremental_update(jax.lax.stop_gradient(student), teacher, 1 - rate)
 
 
 def predicted(
@@ -71,8 +70,7 @@ def off_diagonal(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax
     Source: Ni et al. 2023 (Mod-X).
     """
     others = ~jnp.eye(len(student), dtype=bool)
-    ones = jnp.ones(student.shape)
-    log_p = lambda x: x - log_sum(x, others, ones)[:, None]
+    log_p = lambda x: x - log_sum(x, others)[:, None]
     teacher = log_p(jax.lax.stop_gradient(teacher).astype(jnp.float32))
     student = log_p(student.astype(jnp.float32))
     row = jnp.where(others, jnp.exp(teacher) * (teacher - student), 0).sum(1)

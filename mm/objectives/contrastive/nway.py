@@ -182,9 +182,8 @@ def mv_infonce(z_mbe: jax.Array, there: jax.Array, scale: jax.Array) -> Sum:
     positive = exists & same & ~jnp.eye(views, dtype=bool)[None, :, :, None]
     negative = exists & ~same
     flat = lambda x: x.reshape(size, -1)
-    ones = jnp.ones((size, views * views * size))
-    top = log_sum(flat(logits), flat(positive), ones)
-    all_of_them = log_sum(flat(logits), flat(positive | negative), ones)
+    top = log_sum(flat(logits), flat(positive))
+    all_of_them = log_sum(flat(logits), flat(positive | negative))
     counted = flat(positive).any(1) & flat(negative).any(1)
     return jnp.where(counted, all_of_them - top, 0).sum(), counted.sum().astype(jnp.float32)
 
@@ -198,15 +197,12 @@ def mv_dhel(z_mbe: jax.Array, there: jax.Array, scale: jax.Array) -> Sum:
     """
     views, size, _ = z_mbe.shape
     z = z_mbe.astype(jnp.float32)
-    ones = jnp.ones((size, size))
     spread = jnp.zeros(size)
     for m in range(views):
         negative = there[m][:, None] & there[m] & ~jnp.eye(size, dtype=bool)
-        spread += jnp.where(negative.any(1), log_sum(scale * z[m] @ z[m].T, negative, ones), 0)
+        spread += jnp.where(negative.any(1), log_sum(scale * z[m] @ z[m].T, negative), 0)
     a, b = jnp.triu_indices(views, 1)
     positive = (there[a] & there[b]).T
-    aligned = log_sum(
-        scale * (z[a] * z[b]).sum(-1).T, positive, jnp.ones_like(positive, jnp.float32)
-    )
+    aligned = log_sum(scale * (z[a] * z[b]).sum(-1).T, positive)
     counted = positive.any(1)
     return jnp.where(counted, spread - aligned, 0).sum(), counted.sum().astype(jnp.float32)

@@ -167,7 +167,7 @@ def _direction(
     return jnp.where(counted, loss, 0).sum(), counted.sum().astype(jnp.float32)
 
 
-def log_sum(logits: jax.Array, there: jax.Array, weight: jax.Array) -> jax.Array:
+def log_sum(logits: jax.Array, there: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
     """log sum weight exp(logits) over what is there; a finite number, for nobody's use, where nothing is."""
     exponents = jnp.where(there & (weight > 0), logits, LOWEST)
     most = jax.lax.stop_gradient(exponents.max(1))
