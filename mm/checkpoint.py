@@ -211,6 +211,8 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as e:  # the disk's, tensorstore's, the thread's
+            if hosts.several() and isinstance(e, jax.errors.JaxRuntimeError):
+                raise  # another host is gone, which is for `hosts.parting` to tell
             reason = " ".join(str(e).split())[:200]
             raise UserError(
                 f"{self.folder}: a checkpoint could not be written ({reason}); step {self.latest()} stands; "

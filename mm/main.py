@@ -50,8 +50,9 @@ def run(command) -> int:
             print(line, flush=True)
     else:
         with progress.work("starting"):
-            from mm import api
+            from mm import api, paths
 
+            paths.keep_programs(paths.home_cache())
         model = api.Model.load(command.model)
         files = api.embed_files if command.mode == "embed" else api.generate_files
         for line in files(model, command):

