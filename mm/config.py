@@ -49,6 +49,7 @@ class Optim:
     Attributes:
       kind: `adamw`, or `muon`: momentum made orthogonal for the kernels (scaled to the size of AdamW's
         updates, so that `lr` means the same), Adam with Nesterov momentum for everything else.
+      clip_norm: the longest that the gradient may be, all parameters together; 0 = any.
       momentum, newton_schulz: of muon; the second is its number of iterations.
       ema: decay of an average of the parameters that is evaluated in their place; 0 = none.
     """

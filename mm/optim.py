@@ -50,4 +50,6 @@ def make_optimizer(settings: config.Optim, steps: int) -> optax.GradientTransfor
         )  # fmt: skip
     else:
         raise UserError(f"config.optim.kind={settings.kind!r}: use adamw or muon")
+    if not settings.clip_norm:
+        return made
     return optax.chain(optax.clip_by_global_norm(settings.clip_norm), made)

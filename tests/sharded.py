@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from mm import config, sharding
 from mm import state as states
 from mm.models.attention import Mask, attention
-from mm.models.encoder_decoder import Model, unit
+from mm.models.encoder_decoder import Model
+from mm.models.layers import unit
 from mm.objectives.contrastive.ring import Form, Side, ring_pair_loss
 from mm.objectives.masking import Masking
 from mm.optim import make_optimizer

@@ -91,10 +91,11 @@ def make_tokens(tables: Mapping[str, TokenTable], rows: Rows) -> Batch:
 
 
 def make_raw(columns: Mapping[str, Column], rows: Rows) -> dict[str, Any]:
-    """Rows -> {column: raw rows, "group": int32[B]}; what is absent is zeros, or an empty text."""
-    batch: dict[str, Any] = {"group": rows["group"].astype(np.int32)}
+    """Rows -> {column: raw rows, "group": int32[B], "present": {column: bool[B]}}; what is absent is zeros, or an empty text."""
+    present = {name: rows[name] >= 0 for name in columns}
+    batch: dict[str, Any] = {"group": rows["group"].astype(np.int32), "present": present}
     for name, column in columns.items():
-        absent = rows[name] < 0
+        absent = ~present[name]
         values = column[np.maximum(rows[name], 0)]
         if absent.any() and isinstance(values, np.ndarray):
             values = values.copy()

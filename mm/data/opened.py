@@ -124,7 +124,7 @@ class OpenData:
         """Batches number `start` .. `steps` - 1 of a run, in NumPy arrays; of each the examples of `part`.
 
         Returns:
-          `mm.space.Batch` where there are tokenizers, else {modality: raw rows, "group": int32[B]}.
+          `mm.space.Batch` where there are tokenizers, else what `make_raw` makes.
         """
         make = functools.partial(make_raw, self.raw(split))
         if self.space is not None:

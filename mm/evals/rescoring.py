@@ -99,5 +99,48 @@ def rescored(estimate: np.ndarray, exact: np.ndarray, budget: int) -> np.ndarray
     return np.take_along_axis(picked, order, axis=1)
 
 
+def refined(
+    query: np.ndarray, gallery: np.ndarray, other: np.ndarray, steps: int = 20, rate: float = 1.0,
+    search: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """A query moved until its softmax p over candidates is nearer to its consensus with another retriever's, m = (p + other) / 2.
+
+    Gradient descent on KL(m || p), of both p; the step is halved until KL falls.
+
+    Args:
+      query: [E]. gallery: [g, E], candidates, already divided by the temperature. other: probabilities [g], above 0.
+      search: False takes every step in full.
+
+    Returns:
+      (query [E], KL before and after each step [steps + 1]).
+
+    Source: Uzan et al. 2025 (GQR), with a line search.
+    """
+    value, slope = _consensus(gallery @ query, other)
+    trace = [value]
+    for _ in range(steps):
+        step = rate
+        while True:
+            moved = query - step * (slope @ gallery)
+            new, new_slope = _consensus(gallery @ moved, other)
+            if new <= value or not search:
+                query, value, slope = moved, new, new_slope
+                break
+            step /= 2
+            if step < 1e-12 * rate:
+                break
+        trace.append(value)
+    return query, np.array(trace)
+
+
+def _consensus(logits: np.ndarray, other: np.ndarray) -> tuple[float, np.ndarray]:
+    """KL((p + other) / 2 || p), p = softmax(logits), and its gradient in the logits."""
+    log_p = logits - logsumexp(logits)
+    p = np.exp(log_p)
+    middle = (p + other) / 2
+    ratio = np.log(middle) - log_p
+    return float(middle @ ratio), p - middle + p * (ratio - p @ ratio) / 2
+
+
 def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

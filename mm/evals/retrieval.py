@@ -14,11 +14,11 @@ from mm.errors import UserError
 from mm.evals import kinds as k
 from mm.evals.kinds import Kind
 from mm.evals.neighbours import Neighbours
+from mm.evals.ranks import median, ranked
 from mm.evals.statistics import mean_interval
 from mm.tasks import Run
 
 KS = (1, 5, 10)
-CHUNK = 256  # queries ranked at a time
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -133,34 +133,23 @@ def retrieval_metrics(
       query_group, gallery_group: int[q], int[g].
 
     Returns:
-      {map, interval, r1.., chance: {map, r1..}, queries, gallery}; chance is the expectation
+      {map, interval, r1.., median_rank, chance: {map, r1..}, queries, gallery}; chance is the expectation
       of a random ranking, exact.
     """
-    relevant_count = (query_group[:, None] == gallery_group[None]).sum(1)
+    _, group, size = np.unique(gallery_group, return_inverse=True, return_counts=True)
+    sizes = dict(zip(gallery_group.tolist(), size[group].tolist(), strict=True))
+    relevant_count = np.array([sizes.get(g, 0) for g in query_group.tolist()])
     asked = np.flatnonzero(relevant_count)
     if not len(asked):
         return {"queries": 0, "gallery": len(gallery)}
-    precisions, first = [], []
-    for start in range(0, len(asked), CHUNK):
-        rows = asked[start : start + CHUNK]
-        relevant = query_group[rows, None] == gallery_group[None]
-        ranked = np.take_along_axis(relevant, _ranking(query[rows] @ gallery.T, relevant), 1)
-        hits = ranked.cumsum(1)
-        precision = (hits * ranked / np.arange(1, len(gallery) + 1)).sum(1) / hits[:, -1]
-        precisions.append(precision)
-        first.append(ranked.argmax(1))
-    average, first_hit = np.concatenate(precisions), np.concatenate(first)
-    low, high = mean_interval(average, asked)
-    result: dict[str, Any] = {"map": float(average.mean())}
+    found = ranked(query[asked], gallery, query_group[asked], gallery_group)
+    low, high = mean_interval(found.precision, asked)
+    result: dict[str, Any] = {"map": float(found.precision.mean())}
     result["interval"] = [max(low, 0.0), min(high, 1.0)]
-    result |= {f"r{n}": float((first_hit < n).mean()) for n in ks}
+    result |= {f"r{n}": float((found.first < n).mean()) for n in ks}
+    result["median_rank"] = median(found.first)
     result["chance"] = chance(relevant_count[asked], len(gallery), ks)
     return result | {"queries": len(asked), "gallery": len(gallery)}
-
-
-def _ranking(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Gallery indices by falling score; of equal scores the irrelevant first."""
-    return np.lexsort((relevant, -scores), axis=-1)
 
 
 def chance(relevant: np.ndarray, size: int, ks: tuple[int, ...] = KS) -> dict[str, float]:

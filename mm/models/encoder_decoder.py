@@ -26,6 +26,7 @@ from mm.models.layers import (
     sincos_1d,
     sincos_2d,
     stack,
+    unit,
 )
 from mm.space import Grid, Rows, Sequence, TokenSpace, View
 
@@ -236,9 +237,3 @@ def mean_pool(x_bnd: jax.Array, mask: jax.Array) -> jax.Array:
     """Mean over the tokens that are there, float32[B, D]; zero where none is."""
     weight = mask[..., None].astype(jnp.float32)
     return (x_bnd.astype(jnp.float32) * weight).sum(1) / jnp.maximum(weight.sum(1), 1)
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """Rows scaled to length 1, float32; the gradient at zero is finite."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)

@@ -291,3 +291,9 @@ def sincos_2d(height: int, width_tokens: int, width: int) -> jax.Array:
     rows = jnp.repeat(sincos_1d(height, width // 2), width_tokens, axis=0)
     cols = jnp.tile(sincos_1d(width_tokens, width // 2), (height, 1))
     return jnp.concatenate([rows, cols], axis=1)
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Rows scaled to length 1, float32; the gradient at zero is finite."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)

@@ -22,7 +22,8 @@ from mm.models.encoder_decoder import (
     spread_vectors,
 )
 from mm.models.layers import MLP_KINDS
-from mm.objectives.contrastive.nway import all_pairs, fused_to_hidden
+from mm.objectives.contrastive import forms
+from mm.objectives.contrastive.nway import fused_to_hidden
 from mm.objectives.masked import masked_terms
 from mm.objectives.masking import Masking, contrast_size, contrast_views, generation_views
 from mm.space import Batch, Rows, TokenSpace, View
@@ -40,11 +41,15 @@ class Contrast:
       weight: of each of its two terms beside the masked loss; 0 leaves the second encoder call out.
       modalities: how many modalities the contrast view holds (drawn per step if there are more).
       share: of a modality's tokens that the view keeps.
+      form: `contrastive.forms.Form` of the unimodal term.
+      fused: weight of the fused term, as a share of `weight`; 0 leaves it out.
     """
 
     weight: float = 0.1
     modalities: int = 3
     share: float = 0.5
+    form: Any = dataclasses.field(default_factory=forms.AllPairs)
+    fused: float = 1.0
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -123,9 +128,9 @@ class JointTask:
             f"masked/{n}": settings.masked * s / sum(shares.values()) for n, s in shares.items()
         }
         if settings.contrast.weight:
-            weights |= dict.fromkeys(
-                ("contrast/unimodal", "contrast/fused"), settings.contrast.weight
-            )
+            weights["contrast/unimodal"] = settings.contrast.weight
+        if settings.contrast.weight * settings.contrast.fused:
+            weights["contrast/fused"] = settings.contrast.weight * settings.contrast.fused
         self.weights: Mapping[str, float] = weights
         self.graph = nnx.graphdef(
             nnx.eval_shape(lambda: EncoderDecoder(settings.model, space, rngs=nnx.Rngs(0)))
@@ -177,13 +182,13 @@ class JointTask:
         z = model.embed_unimodal(view, drawn)
         z = z.reshape(-1, len(drawn), z.shape[-1]).transpose(1, 0, 2)
         scale = jnp.minimum(jnp.exp(model.logit_scale[...]), 100.0)
-        hidden = (seen.T[drawn] == 0) & (seen.sum(1) > 0)
-        same = batch.group[:, None] == batch.group
-        fused = model.embed_fused(encoded, visible)
-        return {
-            "contrast/unimodal": all_pairs(z, there, same, scale[0]),
-            "contrast/fused": fused_to_hidden(fused, z, hidden, there, same, scale[1]),
-        }
+        views = forms.Views(z, there, batch.group, scale[0], {})
+        terms = {"contrast/unimodal": settings.form(views, jax.random.fold_in(key, 1))}
+        if settings.fused:
+            hidden = (seen.T[drawn] == 0) & (seen.sum(1) > 0)
+            fused, same = model.embed_fused(encoded, visible), forms.same_group(views)
+            terms["contrast/fused"] = fused_to_hidden(fused, z, hidden, there, same, scale[1])
+        return terms
 
     def flops(self, rows: int) -> dict[str, float]:
         """Of the forward pass over `rows` examples, by part; see `mm.flops`."""

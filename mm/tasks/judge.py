@@ -16,6 +16,7 @@ from etils.epath import Path
 from flax import nnx, traverse_util
 
 from mm import artefact
+from mm.chunks import mapped
 from mm.errors import UserError, nearest
 from mm.models.classifier import ConvNet
 from mm.tasks import Terms, fronts
@@ -68,7 +69,7 @@ class Classify:
 
 
 class ClassifierTask:
-    """See `mm.tasks.Task`. A batch is {column: raw rows [B, ...], "group": int32[B]}."""
+    """See `mm.tasks.Task`. A batch is what `mm.data.batches.make_raw` makes."""
 
     def __init__(self, settings: Classify, data: Any):
         self.settings, self.data = settings, data
@@ -149,14 +150,7 @@ class Judge:
         """
         rows = np.asarray(rows)
         check_rows(self._front, rows, self._column)
-        parts = [np.zeros(0, np.int32)]
-        for start in range(0, len(rows), CHUNK):
-            part = rows[start : start + CHUNK]
-            padded = np.concatenate(
-                [part, np.zeros((CHUNK - len(part), *rows.shape[1:]), rows.dtype)]
-            )
-            parts.append(np.asarray(self._run(self._params, padded))[: len(part)])
-        return np.concatenate(parts)
+        return mapped(lambda part: self._run(self._params, part), rows, (CHUNK,))
 
 
 def load(path: str | Path) -> Judge:

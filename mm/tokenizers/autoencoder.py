@@ -15,6 +15,7 @@ from etils.epath import Path
 from flax import nnx, traverse_util
 
 from mm import artefact
+from mm.chunks import mapped
 from mm.errors import UserError
 from mm.space import Grid, Modality, Vocabulary
 from mm.tasks import Terms
@@ -194,12 +195,12 @@ class AutoencoderTokenizer:
             raise ValueError(
                 f"rows of {self.modality.name!r} are {np.dtype(row.dtype)}[{wanted}], not {_form(raw)}"
             )
-        return self._chunked(self._encode, raw), np.full(len(raw), self.modality.size, np.int32)
+        return self._mapped(self._encode, raw), np.full(len(raw), self.modality.size, np.int32)
 
     def decode(self, ids: np.ndarray, length: np.ndarray | None = None) -> np.ndarray:
         """ids int[n, places] -> raw rows [n, ...]. Ids outside the vocabulary count as its nearest end."""
         ids = np.clip(np.asarray(ids), 0, self._codes - 1).astype(np.int32)
-        return self._chunked(self._decode, ids)
+        return self._mapped(self._decode, ids)
 
     def read_file(self, path: Path | str) -> np.ndarray:
         """A user's file -> a raw row, as the settings read it. Raises UserError: as they do."""
@@ -216,18 +217,8 @@ class AutoencoderTokenizer:
         picture = getattr(self.settings, "picture", None)
         return write_picture(picture(raw), Path(stem)) if picture else path
 
-    def _chunked(self, run: Callable[[Any, np.ndarray], jax.Array], rows: np.ndarray) -> np.ndarray:
-        parts, start = [], 0
-        while start < len(rows) or not parts:
-            left = len(rows) - start
-            size = next((c for c in self._chunks if c >= left), self._chunks[-1])
-            part = rows[start : start + size]
-            padded = np.concatenate(
-                [part, np.zeros((size - len(part), *rows.shape[1:]), rows.dtype)]
-            )
-            parts.append(np.asarray(run(self._weights, padded))[: len(part)])
-            start += size
-        return np.concatenate(parts)
+    def _mapped(self, run: Callable[[Any, np.ndarray], jax.Array], rows: np.ndarray) -> np.ndarray:
+        return mapped(lambda part: run(self._weights, part), rows, self._chunks)
 
 
 def _chunks(row: jax.ShapeDtypeStruct) -> list[int]:

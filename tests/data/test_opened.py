@@ -192,7 +192,8 @@ def test_without_tokenizers_batches_are_raw(tmp_path):
     rows = data.order("test", 0, 0)["number"][:8]
     assert np.array_equal(batch["number"], data.raw("test")["number"][rows])
     assert batch["word"] == data.raw("test")["word"][rows]
-    assert set(batch) == {"number", "word", "group"}
+    assert set(batch) == {"number", "word", "group", "present"}
+    assert batch["present"]["number"].all() and batch["present"].keys() == {"number", "word"}
 
 
 def test_the_space_has_the_tokenizers_in_order(tmp_path):

@@ -100,6 +100,31 @@ def test_areas_are_those_of_triangles():
     assert np.isfinite(jax.grad(lambda z: nway.area(z[0], z[0], z[0]).sum())(z)).all()
 
 
+@pytest.mark.parametrize("anchor", [0, 2])
+def test_triangle(anchor):
+    z, slow, there = draw(3, seed=anchor)
+    found = nway.triangle(z, jnp.asarray(there), jnp.eye(6), jnp.asarray(SCALE), anchor=anchor)
+    m, n = (k for k in range(3) if k != anchor)
+    sides = [slow[anchor][:, None] - slow[k] for k in (m, n)]
+    squares = np.prod([np.square(s).sum(-1) for s in sides], axis=0)
+    logits = -SCALE * np.sqrt(squares - np.square((sides[0] * sides[1]).sum(-1))) / 2
+    rows, columns = there[anchor], there[m] & there[n]
+    both = np.flatnonzero(rows & columns)
+    forward = [np.log(np.exp(logits[i, columns]).sum()) - logits[i, i] for i in both]
+    backward = [np.log(np.exp(logits[rows, i]).sum()) - logits[i, i] for i in both]
+    assert len(both)
+    np.testing.assert_allclose(found[0], (sum(forward) + sum(backward)) / 2, rtol=1e-5)
+    assert found[1] == len(both)
+
+
+def test_tuples_in_which_two_coincide_have_neither_volume_nor_area():
+    """The documented shortcut: whatever the anchor, two others that agree are enough."""
+    z, _, _ = draw(2)
+    pair = jnp.stack([z[1], z[1]])
+    assert nway.volume(z[0], pair, jnp.ones((2, 6), bool)).max() < 2e-3
+    assert nway.area(z[0], z[1], z[1]).max() < 2e-3
+
+
 def slow_symile(slow, there, group, tuples_of):
     """tuples_of(m) -> the negatives' rows of the other modalities, [T, n - 1]."""
     n, size, width = slow.shape
@@ -232,3 +257,31 @@ def test_bfloat16_is_near_float32(form):
     low, _ = FORMS[form](z, jnp.asarray(there))
     high, _ = FORMS[form](z.astype(jnp.float32), jnp.asarray(there))
     np.testing.assert_allclose(low, high, rtol=0.02)
+
+
+def test_one_to_k_against_a_loop_and_with_one_other_it_is_infonce():
+    for n, absent in ((2, 0.0), (4, 0.4)):
+        z, slow, there = draw(n, rows=5, seed=n, absent=absent)
+        found = nway.one_to_k(z, jnp.asarray(there), jnp.float32(SCALE))
+        texts = [(k, b) for k in range(1, n) for b in range(5) if there[k, b]]
+        to_text, to_image = [], []
+        score = lambda i, k, b, slow=slow: np.exp(SCALE * slow[0, i] @ slow[k, b])
+        for i in range(5):
+            own = [(k, b) for k, b in texts if b == i]
+            if there[0, i] and own:
+                total = sum(score(i, *t) for t in texts)
+                to_text.append(-np.mean([np.log(score(i, *t) / total) for t in own]))
+        for k, b in texts:
+            if there[0, b]:
+                total = sum(score(i, k, b) for i in range(5) if there[0, i])
+                to_image.append(-np.log(score(b, k, b) / total))
+        expected = (np.mean(to_text) + np.mean(to_image)) / 2
+        np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+        assert found[1] == 1
+    z, _, _ = draw(2, rows=5, seed=2)
+    everyone = jnp.ones((2, 5), bool)
+    total, count = nway.all_pairs(z, everyone, jnp.eye(5), jnp.float32(SCALE))
+    found = nway.one_to_k(z, everyone, jnp.float32(SCALE))
+    np.testing.assert_allclose(found[0], total / count, rtol=1e-6)
+    nobody = nway.one_to_k(z, jnp.zeros((2, 5), bool), jnp.float32(SCALE))
+    assert (float(nobody[0]), float(nobody[1])) == (0, 0)

@@ -78,7 +78,7 @@ def card(x: np.ndarray, y: np.ndarray, k: int = 10) -> dict[str, float]:
     """What two sets of embeddings look like, in float64; rows i belong together.
 
     gap: distance of the means. separability: share told apart by the hyperplane half way between them.
-    uniformity (mean of both), cross_uniformity, effective_rank of all rows: exp of the entropy of singular values.
+    uniformity (mean of both), cross_uniformity, effective_rank of all rows.
     skewness: of how often a row of y is among the k nearest of an x (hubs). mrv: mean over examples of the variance
     of the ranks of their partners in both directions. asymmetry: recall at 1 from x to y less that from y to x.
     """
@@ -91,7 +91,7 @@ def card(x: np.ndarray, y: np.ndarray, k: int = 10) -> dict[str, float]:
         "uniformity": (log_mean_kernel(x, x) + log_mean_kernel(y, y)) / 2,
         "cross_uniformity": log_mean_kernel(x, y),
         "effective_rank": effective_rank(np.concatenate([x, y])),
-        "skewness": skewness(scores, k),
+        "skewness": skewness(chosen(scores, k)),
         "mrv": float(np.var(np.stack([forward, backward]), axis=0).mean()),
         "asymmetry": float((forward == 0).mean() - (backward == 0).mean()),
     }
@@ -118,15 +118,20 @@ def separability(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def effective_rank(x: np.ndarray) -> float:
-    """Source: Roy and Vetterli 2007."""
-    values = np.linalg.svd(x - x.mean(0), compute_uv=False)
+    """exp of the entropy of the covariance's eigenvalues. Source: Roy and Vetterli 2007, of singular values there."""
+    values = np.square(np.linalg.svd(x - x.mean(0), compute_uv=False))
     share = values[values > 0] / values.sum()
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-def skewness(scores: np.ndarray, k: int = 10) -> float:
-    """Of the number of queries that have a column among their k best; 0 = no hubs. Source: Radovanovic et al. 2010."""
+def chosen(scores: np.ndarray, k: int = 10) -> np.ndarray:
+    """How many rows have a column among their k best: int[columns]."""
     k = min(k, scores.shape[1])
     best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    count = np.bincount(best.ravel(), minlength=scores.shape[1]).astype(np.float64)
+    return np.bincount(best.ravel(), minlength=scores.shape[1])
+
+
+def skewness(chosen: np.ndarray) -> float:
+    """Of how many queries have each item among their best; 0 = no hubs. Source: Radovanovic et al. 2010."""
+    count = chosen.astype(np.float64)
     return float(((count - count.mean()) ** 3).mean() / max(count.std() ** 3, 1e-12))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mm.models.encoder_decoder import unit
+from mm.models.layers import unit
 from mm.objectives.contrastive.pair import pair_loss
 
 NEAR = 1e-3

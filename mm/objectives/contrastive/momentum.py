@@ -75,3 +75,32 @@ def off_diagonal(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax
     student = log_p(student.astype(jnp.float32))
     row = jnp.where(others, jnp.exp(teacher) * (teacher - student), 0).sum(1)
     return row.sum(), jnp.asarray(float(len(student)))
+
+
+def boosted(
+    student: jax.Array, anchor: jax.Array, margin: float, relative: bool = True
+) -> tuple[jax.Array, jax.Array]:
+    """Hinge of a branch that must do better than an anchor branch by a margin; the hardest negative of each row and column.
+
+    Relative: its (positive - negative) is to exceed the anchor's. Absolute: its positive is to be above the anchor's, and its
+    negative below.
+
+    Args:
+      student, anchor: scores [B, B], positives on the diagonal; the anchor's get no gradient.
+
+    Source: Diao et al. 2024 (DBL), with hinges of equal weight.
+    """
+    own = jnp.eye(len(student), dtype=bool)
+
+    def direction(student: jax.Array, anchor: jax.Array) -> jax.Array:
+        better = jnp.diagonal(student - anchor)[:, None]
+        nearer = student - anchor
+        if relative:
+            cost = jax.nn.relu(margin + nearer - better)
+        else:
+            cost = jax.nn.relu(margin - better) + jax.nn.relu(margin + nearer)
+        return jnp.where(own, 0, cost).max(1).sum()
+
+    student, anchor = student.astype(jnp.float32), jax.lax.stop_gradient(anchor.astype(jnp.float32))
+    both = direction(student, anchor) + direction(student.T, anchor.T)
+    return both / 2, jnp.float32(len(student))

@@ -31,6 +31,29 @@ def all_pairs(
     return total, count
 
 
+def one_to_k(z_mbe: jax.Array, there: jax.Array, scale: jax.Array) -> Sum:
+    """The first modality (images) and K others (texts in K languages): an image has K positives among all B K texts, a
+    text one among B images. Both directions' means count alike; with one other modality it is InfoNCE.
+
+    Source: Hu et al. 2024 (1-to-K).
+    """
+    others, size, width = z_mbe.shape[0] - 1, z_mbe.shape[1], z_mbe.shape[2]
+    texts, exist = z_mbe[1:].reshape(-1, width), there[1:].reshape(-1)
+    logits = (scale * z_mbe[0] @ texts.T).astype(jnp.float32)
+    usable = there[0][:, None] & exist
+    own = jnp.tile(jnp.eye(size), (1, others)) * usable
+    ones = jnp.ones_like(logits)
+    means = []
+    for x, target, allowed, weight in (
+        (logits, own, usable, ones),
+        (logits.T, own.T, usable.T, ones.T),
+    ):
+        loss, counted = softmax(jnp.where(allowed, x, 0), target, allowed, weight)
+        means.append(jnp.where(counted, loss, 0).sum() / jnp.maximum(counted.sum(), 1))
+    some = (own.sum() > 0).astype(jnp.float32)
+    return (means[0] + means[1]) / 2 * some, some
+
+
 def fused_to_hidden(
     fused_be: jax.Array, z_mbe: jax.Array, hidden: jax.Array, there: jax.Array,
     target: jax.Array, scale: jax.Array, loss: Callable[..., Sum] = pair_loss,
@@ -46,6 +69,23 @@ def fused_to_hidden(
         s, c = loss(scale * fused_be @ z_mbe[m].T, target, hidden[m], there[m])
         total, count = total + s, count + c
     return total, count
+
+
+def comm(first_be: jax.Array, second_be: jax.Array, alone_mbe: jax.Array, scale: jax.Array) -> Sum:
+    """Two augmentations of all modalities, fused, against each other and against each modality fused alone.
+
+    InfoNCE(first, second) + half the sum over m of InfoNCE(alone m, first) + InfoNCE(alone m, second).
+
+    Args:
+      first_be, second_be: unit [B, E]. alone_mbe: unit [M, B, E].
+
+    Source: Dufumier et al. 2025 (CoMM).
+    """
+    size = len(first_be)
+    there, own = jnp.ones(size, bool), jnp.eye(size, dtype=bool)
+    info = lambda x, y: pair_loss(scale * x @ y.T, own, there, there)[0]
+    parts = sum((info(z, first_be) + info(z, second_be) for z in alone_mbe), jnp.zeros(()))
+    return info(first_be, second_be) + parts / 2, jnp.float32(size)
 
 
 def symile(

@@ -84,6 +84,18 @@ def decoupled(logits: jax.Array, target: jax.Array, there: jax.Array, weight: ja
     return -weighted(target, log_p) / nonzero(total), (total > 0) & negative.any(1)
 
 
+def apart(logits: jax.Array, target: jax.Array, there: jax.Array, weight: jax.Array) -> Rows:
+    """As `softmax`, but a positive's denominator holds it and the negatives, no other positive.
+
+    Source: Zhang et al. 2023 (MeVTR: several texts of one video do not push each other away).
+    """
+    negative = there & (target == 0)
+    rest = log_sum(logits, negative, weight)[:, None]
+    cost = jnp.where(negative.any(1, keepdims=True), jax.nn.softplus(rest - logits), 0)
+    total = target.sum(1)
+    return weighted(target, cost) / nonzero(total), total > 0
+
+
 def debiased(prior: float = 0.1, hardness: float = 0.0, temperature: float = 1.0) -> Reduction:
     """Negatives weighted by exp(hardness x logits), less the share `prior` of them that are positives unseen.
 
@@ -118,6 +130,7 @@ def pair_loss(
     mask_b: jax.Array,
     *,
     logits_ba: jax.Array | None = None,
+    target_ba: jax.Array | None = None,
     allowed_ab: jax.Array | None = None,
     weight_ab: jax.Array | None = None,
     bank_a: jax.Array | None = None,
@@ -132,6 +145,7 @@ def pair_loss(
     Args:
       logits_ab: [A, B], already scaled by the temperature. logits_ba: [B, A], where the directions differ.
       target_ab: bool or float[A, B], not negative: how much each is the other's positive. Each direction normalises it.
+        target_ba: [B, A], where the directions differ.
       mask_a: bool[A], mask_b: bool[B], who is there.
       allowed_ab: bool[A, B]; False = neither positive nor negative (a false negative).
       weight_ab: float[A, B], of an entry among a row's negatives.
@@ -145,8 +159,11 @@ def pair_loss(
     target = jnp.where(there, target_ab, 0).astype(jnp.float32)
     weight = jnp.ones_like(target) if weight_ab is None else weight_ab.astype(jnp.float32)
     back = logits_ab.T if logits_ba is None else logits_ba
+    target_back = target.T if target_ba is None else jnp.where(there.T, target_ba, 0)
     ab = _direction(logits_ab, target, there, weight, bank_a, mask_a, reduction)
-    ba = _direction(back, target.T, there.T, weight.T, bank_b, mask_b, reduction)
+    ba = _direction(
+        back, target_back.astype(jnp.float32), there.T, weight.T, bank_b, mask_b, reduction
+    )
     return (ab[0] + ba[0]) / 2, (ab[1] + ba[1]) / 2
 
 

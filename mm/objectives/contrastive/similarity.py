@@ -1,10 +1,12 @@
 """How alike two things are: of pooled vectors, of sets of tokens, of words, of codes. Scores [A, B] for the pair loss."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from mm.models.layers import unit
 from mm.objectives.contrastive.pair import LOWEST, nonzero
 
 Pool = Literal["max", "softmax", "sum"]
@@ -60,6 +62,25 @@ def conditioned_pool(
     weight = jax.nn.softmax(jnp.where(there_bm, scores, LOWEST), axis=-1)
     weight = jnp.where(there_bm, weight, 0)
     return jnp.einsum("abm,bmd->abd", weight, tokens_bmd.astype(jnp.float32))
+
+
+def conditioned_scores(
+    query_ad: jax.Array, streams: Sequence[tuple[jax.Array, jax.Array]], temperature: float
+) -> jax.Array:
+    """Cosine of each query with the sum of what it pools from every stream of b: float32[A, B].
+
+    A high temperature gives the score of mean-pooled streams. What has no token in any stream scores 0.
+
+    Args:
+      query_ad: unit. streams: (tokens [B, n, d], which exist bool[B, n]) of frames, of sounds, ....
+
+    Source: Gorti et al. 2022 (X-Pool); Ibrahimi et al. 2023 (TEFAL: a stream of sound beside the frames).
+    """
+    pooled = sum(
+        (conditioned_pool(query_ad, tokens, there, temperature) for tokens, there in streams),
+        jnp.zeros(()),
+    )
+    return jnp.einsum("ad,abd->ab", query_ad.astype(jnp.float32), unit(pooled))
 
 
 def lexical(logits_bnv: jax.Array, there_bn: jax.Array) -> jax.Array:
