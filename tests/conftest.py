@@ -50,3 +50,19 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER", ""):
 
 settings.register_profile("mm", deadline=None)  # machines are noisy; the first call compiles
 settings.load_profile("mm")
+
+LONGEST = (
+    "test_readme",
+    "test_add_a_modality",
+    "test_notebook",
+    "test_perf",
+    "test_kills",
+    "test_your_data",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first, so that no process is left with one of them while the others are done."""
+    last = len(LONGEST)
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, last))
