@@ -17,7 +17,7 @@ import numpy as np
 
 from mm.config import Data, Experiment, Optim
 from mm.data.made import MadeSource
-from mm.evals.towers import rows_of
+from mm.evals.towers import embedded, rows_of
 from mm.models.heads import Fusion
 from mm.models.towers import Dense
 from mm.objectives.contrastive.forms import AllPairs, Comm, same_example
@@ -96,7 +96,7 @@ class Probes:
         head = run.task.head(run.params)
 
         def features(split: str) -> np.ndarray:
-            z = jnp.stack([run.task.embed(run.params, m, rows_of(run, m, split)) for m in "xy"])
+            z = jnp.stack([embedded(run, m, split) for m in "xy"])
             fused = jnp.concatenate(z, 1) if head is None else jax.jit(head)(z, jnp.ones(2, bool))
             return np.asarray(fused)
 

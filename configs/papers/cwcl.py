@@ -14,7 +14,7 @@ import numpy as np
 
 from mm.config import Data, Experiment, Optim
 from mm.data.made import MadeSource
-from mm.evals.towers import TowerRetrieval, rows_of
+from mm.evals.towers import TowerRetrieval, embedded, rows_of
 from mm.models.towers import Dense, Given
 from mm.objectives.contrastive.forms import AllPairs, Weighted, same_example, same_group
 from mm.papers import Found, Paper, Verdict, mean, spread, values
@@ -85,7 +85,7 @@ class ZeroShot:
 
     def run(self, run: Run) -> Iterator[tuple[str, float]]:
         source = run.data.source
-        sound = run.task.embed(run.params, "sound", rows_of(run, "sound", self.split))
+        sound = embedded(run, "sound", self.split)
         label = rows_of(run, "label", self.split)
         yield "accuracy", float(((sound @ source.centres().T).argmax(1) == label).mean())
         u = rows_of(run, "feature", self.split)

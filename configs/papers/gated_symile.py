@@ -16,7 +16,7 @@ import numpy as np
 
 from mm.config import Data, Experiment, Optim
 from mm.data.made import MadeSource
-from mm.evals.towers import rows_of
+from mm.evals.towers import embedded, rows_of
 from mm.models.heads import Gate
 from mm.models.towers import Dense
 from mm.objectives.contrastive.forms import AllPairs, GatedSymile, Symile, same_example
@@ -78,9 +78,7 @@ class ByGroup:
     when: str = "end"
 
     def run(self, run: Run) -> Iterator[tuple[str, float]]:
-        a, b, c = (
-            jnp.asarray(run.task.embed(run.params, n, rows_of(run, n, self.split))) for n in "abc"
-        )
+        a, b, c = (jnp.asarray(embedded(run, n, self.split)) for n in "abc")
         head = run.task.head(run.params)
         if head is None:
             scores = a @ (b + c if self.added else b * c).T

@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 
 from data_pipelines.latent import LatentViews
 from mm.config import Data, Experiment, Optim
-from mm.evals.towers import rows_of
+from mm.evals.towers import embedded
 from mm.models.towers import Dense
 from mm.objectives.contrastive.forms import AllPairs, Gram, Pairs, Triangle, same_example
 from mm.objectives.contrastive.nway import area, volume
@@ -75,7 +75,7 @@ class ThreeWay:
     when: str = "end"
 
     def run(self, run: Run) -> Iterator[tuple[str, float]]:
-        z = [run.task.embed(run.params, v, rows_of(run, v, self.split)) for v in VIEWS]
+        z = [embedded(run, v, self.split) for v in VIEWS]
         group = np.arange(len(z[0]))
         products = [x @ y.T for x in z for y in z if x is not y]
         yield "pair", float(np.mean([p.argmax(1) == group for p in products]))

@@ -16,7 +16,7 @@ import numpy as np
 from mm.config import Data, Experiment, Optim
 from mm.data.made import MadeSource
 from mm.evals.ranks import ranked
-from mm.evals.towers import rows_of
+from mm.evals.towers import embedded, rows_of
 from mm.models.towers import Patches, Words
 from mm.objectives.contrastive.forms import Conditioned, same_example
 from mm.objectives.contrastive.similarity import conditioned_scores
@@ -83,7 +83,7 @@ class ConditionedRetrieval:
     def run(self, run: Run) -> Iterator[tuple[str, float]]:
         *streams, caption = run.task.settings.encoders
         read = lambda n: run.task.embed_tokens(run.params, n, rows_of(run, n, self.split))
-        query = run.task.embed(run.params, caption, rows_of(run, caption, self.split))
+        query = embedded(run, caption, self.split)
         score = jax.jit(conditioned_scores, static_argnums=2)
         scores = np.asarray(score(query, [read(n) for n in streams], self.temperature))
         own, group = np.eye(len(scores), dtype=np.float32), np.arange(len(scores))

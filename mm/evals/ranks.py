@@ -18,11 +18,13 @@ class Ranks(NamedTuple):
     """Attributes:
     first: int32[q], the place of the best relevant row, 0 = at the top; -1 where there is none.
     precision: float32[q], average precision over all relevant rows; 0 where there is none.
+    relevant: int64[q], how many gallery rows are of the query's group.
     chosen: int32[g], how many queries have the row among their k best.
     """
 
     first: np.ndarray
     precision: np.ndarray
+    relevant: np.ndarray
     chosen: np.ndarray
 
 
@@ -62,7 +64,7 @@ def ranked(
         chosen += np.bincount(best.ravel(), minlength=len(gallery)).astype(np.int32)
     empty = (np.zeros(0, np.int32), np.zeros(0, np.float32))
     first, precision = (np.concatenate(x) for x in zip(empty, *parts, strict=True))
-    return Ranks(first, precision, chosen)
+    return Ranks(first, precision, ends - begins, chosen)
 
 
 @functools.partial(jax.jit, static_argnames="k")

@@ -136,19 +136,17 @@ def retrieval_metrics(
       {map, interval, r1.., median_rank, chance: {map, r1..}, queries, gallery}; chance is the expectation
       of a random ranking, exact.
     """
-    _, group, size = np.unique(gallery_group, return_inverse=True, return_counts=True)
-    sizes = dict(zip(gallery_group.tolist(), size[group].tolist(), strict=True))
-    relevant_count = np.array([sizes.get(g, 0) for g in query_group.tolist()])
-    asked = np.flatnonzero(relevant_count)
+    found = ranked(query, gallery, query_group, gallery_group)
+    asked = np.flatnonzero(found.relevant)
     if not len(asked):
         return {"queries": 0, "gallery": len(gallery)}
-    found = ranked(query[asked], gallery, query_group[asked], gallery_group)
-    low, high = mean_interval(found.precision, asked)
-    result: dict[str, Any] = {"map": float(found.precision.mean())}
+    precision, first = found.precision[asked], found.first[asked]
+    low, high = mean_interval(precision, asked)
+    result: dict[str, Any] = {"map": float(precision.mean())}
     result["interval"] = [max(low, 0.0), min(high, 1.0)]
-    result |= {f"r{n}": float((found.first < n).mean()) for n in ks}
-    result["median_rank"] = median(found.first)
-    result["chance"] = chance(relevant_count[asked], len(gallery), ks)
+    result |= {f"r{n}": float((first < n).mean()) for n in ks}
+    result["median_rank"] = median(first)
+    result["chance"] = chance(found.relevant[asked], len(gallery), ks)
     return result | {"queries": len(asked), "gallery": len(gallery)}
 
 

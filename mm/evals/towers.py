@@ -21,6 +21,11 @@ def rows_of(run: Run, name: str, split: str = "test") -> np.ndarray:
     return np.asarray(column[np.arange(len(column))])
 
 
+def embedded(run: Run, name: str, split: str = "test") -> np.ndarray:
+    """All rows of a modality, unit float32[n, width]."""
+    return run.task.embed(run.params, name, rows_of(run, name, split))
+
+
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Pick:
     """Share of rows whose `target` is found among `candidates` from all of `given`, by the product of all embeddings.
@@ -37,11 +42,11 @@ class Pick:
     when: str = "end"
 
     def run(self, run: Run) -> Iterator[tuple[str, float]]:
-        rows = {name: rows_of(run, name, self.split) for name in (self.target, *self.given)}
-        z = np.prod([run.task.embed(run.params, name, rows[name]) for name in self.given], axis=0)
-        values = np.asarray(self.candidates, rows[self.target].dtype)
+        truth = rows_of(run, self.target, self.split)
+        z = np.prod([embedded(run, name, self.split) for name in self.given], axis=0)
+        values = np.asarray(self.candidates, truth.dtype)
         best = (z @ run.task.embed(run.params, self.target, values).T).argmax(1)
-        yield "accuracy", float((values[best] == rows[self.target]).all(1).mean())
+        yield "accuracy", float((values[best] == truth).all(1).mean())
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -55,9 +60,7 @@ class TowerRetrieval:
     when: str = "end"
 
     def run(self, run: Run) -> Iterator[tuple[str, float]]:
-        z = {
-            n: run.task.embed(run.params, n, rows_of(run, n, self.split)) for n in (self.a, self.b)
-        }
+        z = {n: embedded(run, n, self.split) for n in (self.a, self.b)}
         group = run.data.order(self.split, 0, 0)["group"]
         for x, y in ((self.a, self.b), (self.b, self.a)):
             found: dict[str, Any] = retrieval_metrics(z[x], z[y], group, group)
@@ -76,9 +79,7 @@ class Card:
     when: str = "end"
 
     def run(self, run: Run) -> Iterator[tuple[str, float]]:
-        x, y = (
-            run.task.embed(run.params, n, rows_of(run, n, self.split)) for n in (self.a, self.b)
-        )
+        x, y = (embedded(run, n, self.split) for n in (self.a, self.b))
         yield from card(x, y).items()
 
 
@@ -92,7 +93,7 @@ class LeaveOneOut:
 
     def run(self, run: Run) -> Iterator[tuple[str, float]]:
         names = list(run.task.settings.encoders)
-        z = np.stack([run.task.embed(run.params, n, rows_of(run, n, self.split)) for n in names])
+        z = np.stack([embedded(run, n, self.split) for n in names])
         group = np.arange(z.shape[1])
         found = [ranked(z.sum(0) - own, own, group, group).first for own in z]
         yield "r1", float(np.mean([(first == 0).mean() for first in found]))
@@ -112,10 +113,10 @@ class Languages:
     when: str = "end"
 
     def run(self, run: Run) -> Iterator[tuple[str, float]]:
-        embed = lambda n: run.task.embed(run.params, n, rows_of(run, n, self.split))
-        images = embed(self.image)
+        images = embedded(run, self.image, self.split)
         group = np.arange(len(images))
-        first = np.stack([ranked(embed(n), images, group, group).first for n in self.texts])
+        texts = (embedded(run, n, self.split) for n in self.texts)
+        first = np.stack([ranked(z, images, group, group).first for z in texts])
         r1 = (first == 0).mean(1)
         yield "mrv", mean_rank_variance(first)
         yield "worst", float(r1.min())

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mm.models.layers import Linear, unit
+from mm.models.layers import unit
+from mm.models.towers import Dense
 from mm.objectives.contrastive.gated import gated_products, gates
 
 
@@ -58,15 +59,10 @@ class FusionNetwork(nnx.Module):
     """See `Fusion`: unit [M, B, E] and bool[M], which of them it is given -> unit float32[B, E]."""
 
     def __init__(self, settings: Fusion, modalities: int, width: int, *, rngs: nnx.Rngs):
-        sizes = (modalities * width, *settings.hidden, width)
         self.absent = nnx.Param(jax.random.normal(rngs.params(), (modalities, width)) / width**0.5)
-        self.layers = len(sizes) - 1
-        for i in range(self.layers):
-            setattr(self, f"layer{i}", Linear(sizes[i], sizes[i + 1], rngs=rngs))
+        dense = Dense(hidden=settings.hidden)
+        self.dense = dense.build((modalities, width), width, rngs)
 
     def __call__(self, z_mbe: jax.Array, given: jax.Array) -> jax.Array:
         x = jnp.where(given[:, None, None], z_mbe, self.absent[...][:, None])
-        x = jnp.moveaxis(x, 0, 1).reshape(z_mbe.shape[1], -1)
-        for i in range(self.layers):
-            x = getattr(self, f"layer{i}")(x if i == 0 else jax.nn.gelu(x))
-        return unit(x)
+        return unit(self.dense(jnp.moveaxis(x, 0, 1)))

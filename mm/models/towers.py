@@ -13,21 +13,17 @@ from mm.errors import UserError
 from mm.models.attention import Mask
 from mm.models.layers import Block, LayerNorm, Linear, run_stack, sincos_1d, sincos_2d, stack
 
-ACTIVATIONS = {"gelu": jax.nn.gelu, "relu": jax.nn.relu, "tanh": jnp.tanh}
-
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Dense:
     """A perceptron on flattened rows; without hidden layers one affine map.
 
     Attributes:
-      hidden: widths. activation: `gelu`, `relu` or `tanh`.
+      hidden: widths.
       cone: length of a random vector that all embeddings begin with: a narrow cone, as in deep networks.
     """
 
     hidden: tuple[int, ...] = ()
-    activation: str = "gelu"
-    bias: bool = True
     cone: float = 0.0
 
     def build(self, shape: tuple[int, ...], width: int, rngs: nnx.Rngs) -> "DenseNetwork":
@@ -41,10 +37,7 @@ class DenseNetwork(nnx.Module):
         sizes = (d_in, *settings.hidden, width)
         self.layers = len(sizes) - 1
         for i in range(self.layers):
-            setattr(
-                self, f"layer{i}", Linear(sizes[i], sizes[i + 1], rngs=rngs, bias=settings.bias)
-            )
-        self.activation = ACTIVATIONS[settings.activation]
+            setattr(self, f"layer{i}", Linear(sizes[i], sizes[i + 1], rngs=rngs))
         if settings.cone:
             towards = jax.random.normal(rngs.params(), (width,)) * settings.cone / width**0.5
             getattr(self, f"layer{self.layers - 1}").bias[...] = towards
@@ -52,7 +45,7 @@ class DenseNetwork(nnx.Module):
     def __call__(self, rows: jax.Array) -> jax.Array:
         x = rows.reshape(len(rows), -1).astype(jnp.float32)
         for i in range(self.layers):
-            x = getattr(self, f"layer{i}")(x if i == 0 else self.activation(x))
+            x = getattr(self, f"layer{i}")(x if i == 0 else jax.nn.gelu(x))
         return x
 
 

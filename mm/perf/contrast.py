@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mm import config
 from mm.data.random_tokens import RandomTokens, Tokens
 from mm.objectives.contrastive import forms
-from mm.perf.joint import compare, stepper
+from mm.perf.joint import beside, compare, stepper
 
 NUMBER = 8
 FORMS = {
@@ -40,9 +40,5 @@ def measure(exp: config.Experiment, pairs: int, cache: Any) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """For people."""
-    for name, f in found.items():
-        low, high = f["quartiles"]
-        yield (
-            f"{name}: {f['a_ms']:.0f} ms, without a form {f['b_ms']:.0f} ms, "
-            f"ratio {f['ratio']:.3f} (quartiles {low:.3f} .. {high:.3f})"
-        )
+    for name, figures in found.items():
+        yield beside(name, "without a form", figures)

@@ -52,6 +52,13 @@ def compare(a: Callable[[], float], b: Callable[[], float], pairs: int) -> dict[
     }
 
 
+def beside(a: str, b: str, figures: dict[str, Any]) -> str:
+    """What `compare` found of two things, for people."""
+    low, high = figures["quartiles"]
+    times = f"{a} {figures['a_ms']:.0f} ms, {b} {figures['b_ms']:.0f} ms"
+    return f"{times}, ratio {figures['ratio']:.3f} (quartiles {low:.3f} .. {high:.3f})"
+
+
 def measure(exp: config.Experiment, pairs: int, cache: Any) -> dict[str, Any]:
     """The joint step over the masked-only step of the same model: the experiment's own, and a deep one whose
     contrast has its default settings."""
@@ -75,9 +82,5 @@ def measure(exp: config.Experiment, pairs: int, cache: Any) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """For people."""
-    for name, f in found.items():
-        low, high = f["quartiles"]
-        yield (
-            f"{name}: joint {f['a_ms']:.0f} ms, masked only {f['b_ms']:.0f} ms, "
-            f"ratio {f['ratio']:.3f} (quartiles {low:.3f} .. {high:.3f})"
-        )
+    for name, figures in found.items():
+        yield f"{name}: {beside('joint', 'masked only', figures)}"
