@@ -140,17 +140,14 @@ class Swapped:
     when: str = "end"
 
     def run(self, run: Run) -> Iterator[tuple[str, float]]:
-        read = lambda tower, column: run.task.embed_tokens(
-            run.params, tower, rows_of(run, column, self.split)
+        names = ((self.a, self.a), (self.b, self.b), (self.b, self.wrong))
+        embed, score = run.task.embed, lambda x, y: (x * y).sum(1)
+        if self.late:
+            embed, score = run.task.embed_tokens, self._late
+        a, right, wrong = (
+            embed(run.params, tower, rows_of(run, column, self.split)) for tower, column in names
         )
-        a, right, wrong = read(self.a, self.a), read(self.b, self.b), read(self.b, self.wrong)
-        score = self._late if self.late else self._pooled
         yield "accuracy", float((score(a, right) > score(a, wrong)).mean())
-
-    def _pooled(self, a: Tokens, b: Tokens) -> np.ndarray:
-        mean = lambda x, there: (x * there[..., None]).sum(1)
-        x, y = mean(*a), mean(*b)
-        return (x * y).sum(1) / np.linalg.norm(y, axis=1)
 
     def _late(self, a: Tokens, b: Tokens) -> np.ndarray:
         products = np.einsum("bnd,bmd->bnm", a[0], b[0])
