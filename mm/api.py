@@ -15,7 +15,8 @@ from mm import checkpoint, progress, tokenizers
 from mm.errors import UserError, nearest
 from mm.flags import Command
 from mm.generate.sampling import Sampler
-from mm.tasks.joint import Joint, JointTask, Tokens
+from mm.tasks.joint import Joint, JointTask
+from mm.tasks.token_calls import Tokens
 from mm.weights import exported
 
 

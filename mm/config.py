@@ -32,6 +32,7 @@ class Data:
       source: an `mm.data.Source` (a dataclass from `data_pipelines/`), its settings are fields.
       tokenizers: modality -> "path#fingerprint" of its artefact, in the order of the token space.
         Columns of the source that are not named here are not tokenized; with none at all, the task gets raw rows.
+      missing: an `mm.data.missing.Missing`: training examples lack modalities; None = none but the source's own.
       corrupt_limit: records that may be unreadable (each replaced by its next readable one, and named) before the run stops.
     """
 
@@ -40,6 +41,7 @@ class Data:
     batch_size: int = 256
     threads: int = 1
     corrupt_limit: int = 10
+    missing: Any = None
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -83,7 +85,7 @@ class Experiment:
       grow: that run may know fewer modalities than this one, or a part of a text's vocabulary.
       steps: optimizer steps.
       log_every, eval_every, save_every: in steps; 0 = never (but for the end).
-      cosine_every: log the cosine between the gradients of the weighted terms that often; 0 = never.
+      cosine_every: log the gradients of the groups of terms that often, their norms and the cosines between them; 0 = never.
       bad_steps: steps in a row that may be skipped for a loss or gradient that is not finite before the run stops.
     """
 
@@ -225,6 +227,6 @@ def validate(exp: Experiment) -> None:
     sizes = dataclasses.astuple(exp.mesh)
     if sum(s == -1 for s in sizes) > 1 or any(s == 0 or s < -1 for s in sizes):
         raise UserError(f"config.mesh={sizes}: sizes are positive, at most one of them -1")
-    for part in (exp.task, exp.data.source, *exp.evals):
+    for part in (exp.task, exp.data.source, exp.data.missing, *exp.evals):
         if hasattr(part, "validate"):
             part.validate()

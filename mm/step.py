@@ -1,5 +1,6 @@
 """One step of the loop as a pure function, and the cosines between the gradients of its terms."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -94,9 +95,9 @@ class Ahead:
 
 
 def term_cosines(task: Task, seed: int) -> Callable[[states.State, Any], dict[str, Any]]:
-    """Cosines between the gradients of groups of terms (by the name before '/'), to be jitted.
+    """Norms of the gradients of groups of terms (by the name before '/'), weighted, and cosines between them; to be jitted.
 
-    Whether two objectives pull the same way; costs one backward pass per group.
+    Whether two objectives pull the same way, and how hard; costs one backward pass per group.
     """
     groups = sorted({name.split("/")[0] for name in task.weights})
 
@@ -110,10 +111,11 @@ def term_cosines(task: Task, seed: int) -> Callable[[states.State, Any], dict[st
             )
 
         grads = {g: jax.grad(loss)(state["params"], g) for g in groups}
-        dot = lambda a, b: optax.tree.vdot(grads[a], grads[b])
-        pairs = [(a, b) for i, a in enumerate(groups) for b in groups[i + 1 :]]
-        return {
-            f"cosine/{a}-{b}": dot(a, b) / jnp.sqrt(dot(a, a) * dot(b, b) + 1e-30) for a, b in pairs
-        }
+        norms = {g: optax.tree.norm(grads[g]) for g in groups}
+        found: dict[str, Any] = {f"norm/{g}": norm for g, norm in norms.items()}
+        for a, b in itertools.combinations(groups, 2):
+            dot = optax.tree.vdot(grads[a], grads[b])
+            found[f"cosine/{a}-{b}"] = dot / (norms[a] * norms[b] + 1e-15)
+        return found
 
     return cosines

@@ -2,8 +2,11 @@
 
 DIR/NAME/    a run's folder          DIR/cache/   data and compiled programs, shared
 DIR/sweep.json   {name: {"state", figures...}}
+
+A run whose `init` is the name of an earlier one of the sweep starts from its weights.
 """
 
+import dataclasses
 import sys
 import time
 from collections.abc import Mapping
@@ -32,12 +35,25 @@ def run(runs: Runs, folder: Path, origins: Mapping[str, config.Origin], wandb: s
     Raises:
       UserError: a folder that is not this sweep's, before any work; or, at the end, runs that failed.
     """
-    _claim(runs, folder, origins)
+    runs, later = _linked(runs, folder)
+    _claim({n: exp for n, exp in runs.items() if n not in later}, folder, origins)
     with workdir.held(folder):
-        _run(runs, folder, wandb)
+        _run(runs, folder, {n: origins[n] for n in later}, wandb)
 
 
-def _run(runs: Runs, folder: Path, wandb: str) -> None:
+def _linked(runs: Runs, folder: Path) -> tuple[Runs, set[str]]:
+    """The runs with the folders of those that they start from, and which these are."""
+    linked = {
+        n: dataclasses.replace(exp, init=str(folder / exp.init))
+        for i, (n, exp) in enumerate(runs.items())
+        if exp.init in list(runs)[:i]
+    }
+    return {**runs, **linked}, set(linked)
+
+
+def _run(runs: Runs, folder: Path, later: Mapping[str, config.Origin], wandb: str) -> None:
+    """Args:
+    later: the runs that are claimed when their turn comes."""
     states = {n: "finished" if finished(folder / n, exp) else "waiting" for n, exp in runs.items()}
     failed: dict[str, str] = {}
     with progress.work("sweep", total=len(runs)) as work:
@@ -45,6 +61,8 @@ def _run(runs: Runs, folder: Path, wandb: str) -> None:
             if states[name] != "finished":
                 print(f"run {done} of {len(runs)}: {name}", flush=True)
                 try:
+                    if name in later:
+                        workdir.claim(folder / name, exp, later[name])
                     trainer = Trainer(exp, folder / name, cache_of(folder), wandb)
                     states[name] = "finished" if trainer.train() else "stopped"
                     trainer.checkpoints.close()

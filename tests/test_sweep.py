@@ -68,6 +68,27 @@ def test_ctrl_c_stops_it_after_saving_and_the_same_command_continues(config, tmp
     assert [row["state"] for row in table(tmp_path).values()] == ["finished", "stopped"]
 
 
+CHAIN = """
+import dataclasses
+from mm.config import Optim
+from tests import toy_config
+
+def get_config(arg=""):
+    first = toy_config.get_config()
+    yield "first", first
+    yield "second", dataclasses.replace(first, init="first", steps=1, optim=Optim(lr=1e-12, warmup=0))
+"""
+
+
+def test_a_run_may_start_from_an_earlier_one(config, tmp_path):
+    args = config(CHAIN)
+    assert main(args) == 0
+    rows = table(tmp_path)
+    last, first = (rows[n]["error/distance"] for n in ("second", "first"))
+    assert last == pytest.approx(first, rel=1e-6)
+    assert main(args) == 0 and table(tmp_path) == rows
+
+
 def test_one_that_fails_does_not_take_the_others_with_it(config, tmp_path, capsys):
     assert main(config(rates=(0.01, 0.3))) == 2
     err = capsys.readouterr().err

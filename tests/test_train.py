@@ -213,6 +213,8 @@ def test_cosines_between_the_terms_gradients_are_logged(tmp_path):
         line["cosine/decay-fit"] for line in lines(tmp_path / "run") if "cosine/decay-fit" in line
     ]
     assert len(values) == 6 and all(-1 <= v <= 1 for v in values)
+    norms = [line["norm/fit"] for line in lines(tmp_path / "run") if "norm/fit" in line]
+    assert len(norms) == 6 and all(n > 0 for n in norms)
 
 
 def test_a_folder_of_another_experiment_is_left_alone(tmp_path, capsys):

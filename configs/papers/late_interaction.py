@@ -45,7 +45,7 @@ def get_config(arg: str = "max") -> Experiment:
         ),
         optim=Optim(lr=1e-3, warmup=50, b2=0.98, weight_decay=0.01, clip_norm=0.0),
         evals=(Swapped(a="image", b="caption", wrong="swapped", late=arg != "pooled"), TowerRetrieval(a="image", b="caption")),
-        steps=800,
+        steps=300,
         log_every=50,
     )  # fmt: skip
 

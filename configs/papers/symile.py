@@ -5,7 +5,7 @@
 
 Data: a and b are five fair bits, c is their exclusive or with probability p (one draw per row), else a. Asked: b among all 32,
 from a and c. No two of the three say anything of each other, so pairwise contrast stays at chance, 1/32; who uses all three
-gets (1 + 31 p) / 32.
+gets (1 + 31 p) / 32. (The rate decays: held constant it kept embeddings moving, and p = 0.5 came to 0.49 of 0.516.)
 """
 
 from data_pipelines.xor import Xor, every_value
@@ -46,7 +46,7 @@ def get_config(arg: str = "symile-1.0") -> Experiment:
             objectives={name: (1.0, form)}, scale=scale,
         ),
         data=Data(source=Xor(p=float(p)), batch_size=400),
-        optim=Optim(lr=0.1, warmup=1, final=1.0, b2=0.999, weight_decay=0.01, clip_norm=0.0),
+        optim=Optim(lr=0.1, warmup=1, b2=0.999, weight_decay=0.01, clip_norm=0.0),
         evals=(Pick(target="b", given=("a", "c"), candidates=CANDIDATES),),
         steps=500,
         log_every=50,
@@ -54,8 +54,9 @@ def get_config(arg: str = "symile-1.0") -> Experiment:
 
 
 def arms() -> dict[str, Experiment]:
-    """Every form at every p."""
-    return {f"{f}-{p}": get_config(f"{f}-{p}") for f in FORMS for p in PROBABILITIES}
+    """Symile and all pairs at every p, GRAM where there is nothing but the exclusive or."""
+    names = [f"{form}-{p}" for form in ("symile", "pairs") for p in PROBABILITIES]
+    return {name: get_config(name) for name in (*names, "gram-1.0")}
 
 
 def verdict(found: Found) -> Verdict:

@@ -22,14 +22,14 @@ from mm.data.columns import ArrayColumn
 from mm.data.records import CorruptLog
 from mm.evals.towers import rows_of
 from mm.models.towers import Dense, Table
-from mm.objectives.contrastive.forms import AllPairs, Gram, Symile
+from mm.objectives.contrastive.forms import AllPairs, Symile
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.fronts import LogMel
 from mm.tasks.towers import Towers
 
 NAMES = ("image", "speech", "sum")
-FORMS = {"symile": (Symile(), 0.74), "pairs": (AllPairs(), 1 / 0.07), "gram": (Gram(), 1 / 0.07)}
+FORMS = {"symile": (Symile(), 0.74), "pairs": (AllPairs(), 1 / 0.07)}
 PAPER = Paper(
     title="Symile on real digits (a claim of this project)",
     numbers=(3,),
@@ -115,7 +115,7 @@ class TheThird:
 
 
 def get_config(arg: str = "symile") -> Experiment:
-    """`symile`, `pairs` or `gram`."""
+    """`symile` or `pairs`."""
     form, scale = FORMS[arg]
     return Experiment(
         name=f"symile_digits-{arg}",

@@ -87,7 +87,10 @@ class OpenData:
 
     def order(self, split: str, seed: int, epoch: int) -> Mapping[str, np.ndarray]:
         """Which rows make the examples of an epoch; see `mm.data.Source.order`."""
-        return self.source.order(split, seed, epoch)
+        rows, missing = self.source.order(split, seed, epoch), self.settings.missing
+        if split != "train" or missing is None:
+            return rows
+        return missing.dropped(rows, np.random.default_rng([seed, epoch, 1]))
 
     def tokens(self, split: str) -> dict[str, TokenTable]:
         """All rows of a split, by modality; tokenized at first use, later read from the cache."""

@@ -16,6 +16,32 @@ from mm.space import Batch, TokenSpace, View
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
+class Warmup:
+    """Of every example a share is hidden that grows as training goes on: first contrast learns, then generation.
+
+    The share is drawn from a normal law of width `width`, cut to [0, 1], whose mean goes from 0 to 1 over the first `steps`
+    steps and then stays there.
+
+    Attributes:
+      generated: examples of which less is hidden are not predicted.
+      contrasted: modalities of which less is visible are not contrasted.
+
+    Source: DREAM (arXiv 2603.02667), which draws one share per batch and hides images alone.
+    """
+
+    steps: int
+    width: float = 0.45
+    generated: float = 0.5
+    contrasted: float = 0.25
+
+    def draw(self, key: jax.Array, step: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Hidden shares at a step of training, float32[shape]."""
+        mean = jnp.minimum(step / self.steps, 1.0)
+        low, high = -mean / self.width, (1 - mean) / self.width
+        return mean + self.width * jax.random.truncated_normal(key, low, high, shape)
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
 class Masking:
     """The mixture of masks.
 
@@ -25,7 +51,10 @@ class Masking:
         (small: nearly all from one modality; large: even shares).
       whole: weight of "some modalities whole, another one in parts": what generation meets. The part shown of the
         other one is nothing with probability `nothing`, else uniform.
+      several: share of the `whole` examples that may show more than one modality whole; `further`: then each of the others
+        with this probability.
       unconditional: share of the `whole` examples that see nothing but the part (for guidance).
+      warmup: decides the part that is shown in its place (and none is a random share of everything).
     """
 
     visible: int = 32
@@ -35,6 +64,9 @@ class Masking:
     whole: float = 0.7
     nothing: float = 0.3
     unconditional: float = 0.1
+    several: float = 0.5
+    further: float = 0.5
+    warmup: Warmup | None = None
 
 
 def lengths(batch: Batch, space: TokenSpace) -> jax.Array:
@@ -43,10 +75,13 @@ def lengths(batch: Batch, space: TokenSpace) -> jax.Array:
 
 
 def draw_counts(
-    key: jax.Array, settings: Masking, length: jax.Array
+    key: jax.Array, settings: Masking, length: jax.Array, hidden: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Visible and target tokens per modality, int32[B, M] each, from the mixture."""
+    """Visible and target tokens per modality, int32[B, M] each, from the mixture, or as the warm-up has drawn."""
     pick, a, b = jax.random.split(key, 3)
+    if settings.warmup and hidden is not None:
+        visible, targets = whole_counts(b, settings, length, 1 - hidden)
+        return visible, jnp.where(hidden >= settings.warmup.generated, targets, 0)
     share = settings.whole / (settings.whole + settings.dirichlet)
     whole = jax.random.uniform(pick, (length.shape[0], 1)) < share
     first, second = dirichlet_counts(a, settings, length), whole_counts(b, settings, length)
@@ -88,11 +123,14 @@ def fill(key: jax.Array, count: jax.Array, limit: jax.Array, total: int) -> jax.
 
 
 def whole_counts(
-    key: jax.Array, settings: Masking, length: jax.Array
+    key: jax.Array, settings: Masking, length: jax.Array, part: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """One modality, or a random subset, whole (or, seldom, none), and of another one a part: int32[B, M] each.
 
     Whatever is hidden is a target: one reading of the context is asked about all that it does not show.
+
+    Args:
+      part: float[B, 1], how much is shown of the modality in parts; None = as the settings say.
     """
     k1, k2, k3, k4, k5, k6, k7 = jax.random.split(key, 7)
     rows, modalities = length.shape
@@ -105,8 +143,8 @@ def whole_counts(
     one = jax.nn.one_hot(draw.argmax(-1), modalities, dtype=bool) & others
     more = (
         others
-        & (jax.random.uniform(k3, length.shape) < 0.5)
-        & (jax.random.uniform(k4, (rows, 1)) < 0.5)
+        & (jax.random.uniform(k3, length.shape) < settings.further)
+        & (jax.random.uniform(k4, (rows, 1)) < settings.several)
     )
     source = (one | more) & (jax.random.uniform(k5, (rows, 1)) >= settings.unconditional)
     # Drop the later sources where they do not fit; at least one always does if it fits at all.
@@ -115,7 +153,7 @@ def whole_counts(
     source &= jnp.where(earlier, length[:, None, :], 0).sum(-1) <= settings.visible
     used = jnp.where(source, length, 0).sum(-1, keepdims=True)
     u1, u2 = jax.random.uniform(k6, (2, rows, 1))
-    part = jnp.where(u1 < settings.nothing, 0.0, u2)
+    part = jnp.where(u1 < settings.nothing, 0.0, u2) if part is None else part
     shown = jnp.minimum(jnp.floor(part * length), settings.visible - used).astype(jnp.int32)
     visible = jnp.where(source, length, jnp.where(target, shown, 0))
     return visible, fill(k7, jnp.zeros_like(length), length - visible, settings.targets)
@@ -168,12 +206,16 @@ def line_ids(batch: Batch, space: TokenSpace) -> jax.Array:
 
 
 def generation_views(
-    key: jax.Array, settings: Masking, space: TokenSpace, batch: Batch
-) -> tuple[View, View, jax.Array]:
-    """The encoder's view, the decoder's view, and how many tokens of each modality are visible (int32[B, M])."""
+    key: jax.Array, settings: Masking, space: TokenSpace, batch: Batch, hidden: jax.Array | None = None
+) -> tuple[View, View, jax.Array]:  # fmt: skip
+    """The encoder's view, the decoder's view, and how many tokens of each modality are visible (int32[B, M]).
+
+    Args:
+      hidden: float[B, 1], what the warm-up has drawn.
+    """
     k1, k2 = jax.random.split(key)
     length = lengths(batch, space)
-    visible, targets = draw_counts(k1, settings, length)
+    visible, targets = draw_counts(k1, settings, length, hidden)
     modality = space.per_place()["modality"]
     rank = token_ranks(k2, space, length)
     seen = rank < visible[:, modality]
@@ -183,8 +225,8 @@ def generation_views(
 
 
 def contrast_views(
-    key: jax.Array, space: TokenSpace, batch: Batch, modalities: int, share: float
-) -> tuple[View, jax.Array, jax.Array]:
+    key: jax.Array, space: TokenSpace, batch: Batch, modalities: int, share: float, hidden: jax.Array | None = None
+) -> tuple[View, jax.Array, jax.Array]:  # fmt: skip
     """For some modalities, an independent random subset of fixed size of each example's tokens.
 
     Masks are fingerprints: were two views' masks related (complements, one budget shared), contrast would match
@@ -193,6 +235,7 @@ def contrast_views(
     Args:
       modalities: how many are drawn (the same ones for the whole batch).
       share: of a modality's places that are kept, at least one.
+      hidden: float[B, M], what is hidden of each besides (of its tokens); drawn apart, or sizes would be fingerprints too.
 
     Returns:
       View of [B * modalities, n] rows, example by example; the modalities drawn, int32[modalities];
@@ -209,8 +252,11 @@ def contrast_views(
     ids, rows = line_ids(batch, space), []
     owner = space.per_place()["modality"]
     rank = independent_ranks(k2, space, length)
+    kept = jnp.minimum(jnp.asarray(keep), length)
+    if hidden is not None:
+        kept = jnp.minimum(kept, jnp.ceil((1 - hidden) * length).astype(jnp.int32))
     for i in range(count):
-        chosen = (owner == drawn[i]) & (rank < jnp.minimum(jnp.asarray(keep), length)[:, owner])
+        chosen = (owner == drawn[i]) & (rank < kept[:, owner])
         rows.append(pack(chosen, ids, width))
     # Example by example, so that a batch that is split over devices stays where it is.
     view = jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, width), *rows)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from mm.objectives import masking
 from mm.objectives.masking import Masking
@@ -97,3 +98,34 @@ def test_contrast_draws_some_of_many(space):
         for i in range(30)
     }
     assert {frozenset(s) for s in seen} == {frozenset(s) for s in ((0, 1), (0, 2), (1, 2))}
+
+
+def test_a_warm_up_hides_ever_more_and_predicts_only_what_is_mostly_hidden(space):
+    """Shares against the truncated normal law of scipy; views keep them."""
+    warmup = masking.Warmup(steps=100)
+    draw = jax.jit(lambda step: warmup.draw(jax.random.key(0), step, (4000, 1)))
+    for step, mean in ((0, 0.0), (50, 0.5), (100, 1.0), (300, 1.0)):
+        law = stats.truncnorm(-mean / 0.45, (1 - mean) / 0.45, loc=mean, scale=0.45)
+        assert stats.kstest(np.asarray(draw(step))[:, 0], law.cdf).pvalue > 1e-3
+
+    settings = Masking(visible=15, targets=15, warmup=warmup, unconditional=0.0)
+    batch, hidden = random_batch(space, 4000, 0), draw(50)
+    views = jax.jit(lambda key, h: masking.generation_views(key, settings, space, batch, h))
+    _, targets, counts = views(jax.random.key(1), hidden)
+    length, asked = np.asarray(masking.lengths(batch, space)), np.asarray(targets.mask).sum(1)
+    hidden = np.asarray(hidden)[:, 0]
+    assert not asked[hidden < 0.5].any() and asked[hidden >= 0.5].all()
+    partly = (np.asarray(counts) > 0) & (np.asarray(counts) < length)
+    row, modality = partly.nonzero()
+    shown = np.floor((1 - hidden[row]) * length[row, modality])
+    assert np.array_equal(np.asarray(counts)[row, modality], shown)
+
+
+def test_what_is_hidden_from_contrast_is_drawn_for_each_modality(space):
+    batch = random_batch(space, 500, 0)
+    hidden = np.random.default_rng(0).random((500, 3)).astype(np.float32)
+    view, _, _ = masking.contrast_views(jax.random.key(0), space, batch, 3, 1.0, hidden)
+    kept = np.asarray(view.mask).reshape(500, 3, -1).sum(-1)
+    assert np.array_equal(
+        kept, np.ceil((1 - hidden) * np.asarray(masking.lengths(batch, space))).astype(int)
+    )
