@@ -1,0 +1,59 @@
+"""The page of the joint study: intervals, words, what the trials chose, and that it is what its results say."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from configs import joint_study
+from mm.papers import joint
+
+
+def test_paired_differences_are_scipys():
+    a, b = np.random.default_rng(0).normal(size=(2, 5))
+    mean, low, high = joint.paired(a, b)
+    theirs = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (mean, low, high) == pytest.approx(((a - b).mean(), theirs.low, theirs.high))
+    assert joint.paired([0.3], [0.1])[1:] == (-np.inf, np.inf), "one seed says nothing"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.001, 0.1, "beats"), (-0.009, 0.1, "ties"), (-0.02, 0.1, "open"), (-0.1, -0.02, "loses"), (-0.008, -0.001, "ties")],
+)  # fmt: skip
+def test_words_are_those_declared(low, high, said):
+    assert joint.word(low, high) == said
+
+
+def test_the_best_trial_of_each_arm_is_chosen_on_its_own_side():
+    trials = {
+        "masked-0.003": {"generated": 0.4, "retrieved": 0.9},
+        "masked-0.006": {"generated": 0.5, "retrieved": 0.1},
+        "joint-0.1-0.003": {"generated": 0.4, "retrieved": 0.9},
+        "joint-0.1-0.006": {"generated": 0.5, "retrieved": 0.1},
+    }
+    found = joint.choose(trials, joint_study.ARMS)
+    assert found == {"masked": 0.006, "joint-0.1": 0.003}
+
+
+def test_every_arm_has_as_many_trials_and_the_same_steps():
+    trials = dict(joint_study.get_config("trials"))
+    mains = [n for n in trials if not n.endswith("-first")]
+    assert len(mains) == 3 * len(joint_study.ARMS) == 36
+    assert all(trials[n].evals[1].split == "validation" for n in mains)
+    seed = dict(joint_study.get_config("seed3"))
+    for arm in joint_study.ARMS:
+        before = seed[f"{arm}-first"].steps if f"{arm}-first" in seed else 0
+        assert seed[arm].steps + before == joint_study.STEPS and seed[arm].seed == 3
+    cost = {n: e.steps * joint_study.cost(n.removesuffix("-flops")) for n, e in seed.items() if n.startswith(("masked", "contrast"))}  # fmt: skip
+    joint_cost = joint_study.STEPS * joint_study.cost("joint-0.1")
+    assert cost["masked-flops"] == pytest.approx(joint_cost, rel=1e-3)
+    assert cost["contrast-flops"] == pytest.approx(joint_cost, rel=1e-3)
+    assert cost["masked"] < 0.8 * joint_cost
+
+
+def test_the_page_is_what_was_kept(tmp_path, monkeypatch):
+    page = joint.PAGE.read_text()
+    monkeypatch.setattr(joint, "PAGE", tmp_path / "joint.md")
+    monkeypatch.setattr(joint, "PLOT", tmp_path / "joint.png")
+    joint.write()
+    assert (tmp_path / "joint.md").read_text() == page, "python -m mm.papers joint rewrites it"
