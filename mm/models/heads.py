@@ -9,6 +9,7 @@ from flax import nnx
 from mm.models.layers import unit
 from mm.models.towers import Dense
 from mm.objectives.contrastive.gated import gated_products, gates
+from mm.objectives.contrastive.similarity import code_weights
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -56,7 +57,7 @@ class Fusion:
 
 
 class FusionNetwork(nnx.Module):
-    """See `Fusion`: unit [M, B, E] and bool[M], which of them it is given -> unit float32[B, E]."""
+    """See `Fusion`: unit [M, B, E] and bool[M] or bool[M, B], which of them it is given -> unit float32[B, E]."""
 
     def __init__(self, settings: Fusion, modalities: int, width: int, *, rngs: nnx.Rngs):
         self.absent = nnx.Param(jax.random.normal(rngs.params(), (modalities, width)) / width**0.5)
@@ -64,5 +65,81 @@ class FusionNetwork(nnx.Module):
         self.dense = dense.build((modalities, width), width, rngs)
 
     def __call__(self, z_mbe: jax.Array, given: jax.Array) -> jax.Array:
-        x = jnp.where(given[:, None, None], z_mbe, self.absent[...][:, None])
+        given = given.reshape(*given.shape, *[1] * (3 - given.ndim))
+        x = jnp.where(given, z_mbe, self.absent[...][:, None])
         return unit(self.dense(jnp.moveaxis(x, 0, 1)))
+
+    def states(self, z_mbe: jax.Array, given: jax.Array) -> list[jax.Array]:
+        """The one vector."""
+        return [self(z_mbe, given)]
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Chain:
+    """A state that one modality after the other changes by a perceptron of its own, and absent ones do not.
+
+    Source: Swamy et al. 2023 (MultiModN).
+    """
+
+    hidden: tuple[int, ...] = (64,)
+
+    def build(self, modalities: int, width: int, rngs: nnx.Rngs) -> "ChainNetwork":
+        return ChainNetwork(self, modalities, width, rngs=rngs)
+
+
+class ChainNetwork(nnx.Module):
+    """See `Chain`: unit [M, B, E] and bool[M] or bool[M, B], which of them it is given -> unit float32[B, E]."""
+
+    def __init__(self, settings: Chain, modalities: int, width: int, *, rngs: nnx.Rngs):
+        self.start = nnx.Param(jax.random.normal(rngs.params(), (width,)))
+        dense = Dense(hidden=settings.hidden)
+        for m in range(modalities):
+            setattr(self, f"step{m}", dense.build((2, width), width, rngs))
+
+    def states(self, z_mbe: jax.Array, given: jax.Array) -> list[jax.Array]:
+        """The state behind each modality, unit [B, E] each."""
+        state, out = jnp.broadcast_to(self.start[...], z_mbe.shape[1:]), []
+        for m, z in enumerate(z_mbe):
+            change = getattr(self, f"step{m}")(jnp.concatenate([state, z], -1))
+            state = state + jnp.where(given[m].reshape(-1, 1), change, 0)
+            out.append(unit(state))
+        return out
+
+    def __call__(self, z_mbe: jax.Array, given: jax.Array) -> jax.Array:
+        return self.states(z_mbe, given)[-1]
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Codes:
+    """A table of codes by which sets of tokens are described: `similarity.code_weights`.
+
+    Attributes:
+      number: of codes. sparse: sparsemax over codes, else softmax. shared: by all modalities, else each has its own table.
+    """
+
+    number: int = 64
+    sparse: bool = True
+    shared: bool = True
+
+    def build(self, modalities: int, width: int, rngs: nnx.Rngs) -> "CodesNetwork":
+        return CodesNetwork(self, modalities, width, rngs=rngs)
+
+
+class CodesNetwork(nnx.Module):
+    """See `Codes`: (modality, tokens [B, N, width], bool[B, N]) -> weights float32[B, K], and unit [B, width], the codes' sum."""
+
+    def __init__(self, settings: Codes, modalities: int, width: int, *, rngs: nnx.Rngs):
+        self.settings = settings
+        shape = (1 if settings.shared else modalities, settings.number, width)
+        self.tables = nnx.Param(jax.random.normal(rngs.params(), shape))
+
+    def table(self, modality: int) -> jax.Array:
+        """[K, width]."""
+        return self.tables[...][0 if self.settings.shared else modality]
+
+    def __call__(
+        self, modality: int, tokens: jax.Array, there: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        codes = self.table(modality)
+        weights = code_weights(tokens, there, codes, self.settings.sparse)
+        return weights, unit(weights @ codes)

@@ -131,11 +131,57 @@ class Patches:
 
     def tokens(self, embed: Any, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, N, hidden] and bool[B, N], which of them exist."""
-        x = rows.astype(jnp.float32) / 128 - 1 if rows.dtype == jnp.uint8 else rows
-        x = x if x.ndim == 4 else x[..., None]
         p = self.side
-        x = rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=p, q=p)
+        x = rearrange(_picture(rows), "b (h p) (w q) c -> b (h w) (p q c)", p=p, q=p)
         return embed(x), jnp.ones(x.shape[:2], bool)
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Conv:
+    """Convolutions of 3 x 3 in steps of 2: pictures [B, H, W, C] -> a vector. What few examples teach best.
+
+    Attributes:
+      channels: of each layer; every one halves the picture.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 64)
+
+    def build(self, shape: tuple[int, ...], width: int, rngs: nnx.Rngs) -> "ConvNetwork":
+        return ConvNetwork(self, shape, width, rngs=rngs)
+
+
+class ConvNetwork(nnx.Module):
+    """See `Conv`. As matrix products of gathered neighbours, which many networks at once (`vmap`) compute as fast as one."""
+
+    def __init__(self, settings: Conv, shape: tuple[int, ...], width: int, *, rngs: nnx.Rngs):
+        channels = (math.prod(shape[2:]), *settings.channels)
+        self.layers = len(settings.channels)
+        for i in range(self.layers):
+            setattr(self, f"layer{i}", Linear(9 * channels[i], channels[i + 1], rngs=rngs))
+            setattr(self, f"norm{i}", LayerNorm(channels[i + 1]))
+        height, across = (-(-n // 2**self.layers) for n in shape[:2])
+        self.head = Linear(height * across * channels[-1], width, rngs=rngs)
+
+    def __call__(self, rows: jax.Array) -> jax.Array:
+        x = _picture(rows)
+        for i in range(self.layers):
+            x = getattr(self, f"norm{i}")(getattr(self, f"layer{i}")(_neighbours(x)))
+            x = jax.nn.gelu(x)
+        return self.head(x.reshape(len(x), -1))
+
+
+def _picture(rows: jax.Array) -> jax.Array:
+    """[B, H, W] or [B, H, W, C], uint8 or in [-1, 1] -> float32[B, H, W, C] in [-1, 1]."""
+    x = rows.astype(jnp.float32) / 128 - 1 if rows.dtype == jnp.uint8 else rows
+    return x if x.ndim == 4 else x[..., None]
+
+
+def _neighbours(x: jax.Array) -> jax.Array:
+    """Every second place with the 8 around it: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), 9 C]."""
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    height, across = x.shape[1] - 2, x.shape[2] - 2
+    parts = [x[:, i : i + height : 2, j : j + across : 2] for i in range(3) for j in range(3)]
+    return jnp.concatenate(parts, -1)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)

@@ -19,7 +19,7 @@ FORMS = {
     "mv_infonce": forms.MultiView(),
     "1-to-k": forms.OneToK(),
 }
-NEXT_TO_NONE = forms.OfEach(term=jnp.mean)
+NEXT_TO_NONE = forms.OfEach(term=lambda z, there: jnp.mean(z))
 
 
 def measure(exp: config.Experiment, pairs: int, cache: Any) -> dict[str, Any]:

@@ -71,6 +71,9 @@ class Joint:
             raise UserError(
                 "config.data.tokenizers is empty: the joint task needs a tokenizer per modality"
             )
+        if self.contrast.weight:
+            names = data.space.names[: self.contrast.modalities]
+            forms.check(self.contrast.form, names, (), "config.task.contrast (weight=0 leaves it out)")  # fmt: skip
         return JointTask(self, data.space, {n: t.vectors for n, t in data.tokenizers.items()})
 
     def build_for(self, space: TokenSpace) -> "JointTask":

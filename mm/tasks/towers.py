@@ -18,7 +18,7 @@ from mm.chunks import mapped
 from mm.errors import UserError, nearest
 from mm.models.layers import unit
 from mm.models.towers import Tied
-from mm.objectives.contrastive.forms import Form, Tokens, Views
+from mm.objectives.contrastive.forms import Form, Tokens, Views, check
 from mm.objectives.contrastive.momentum import follow
 from mm.tasks import Terms
 
@@ -50,12 +50,20 @@ class Towers:
     predictor: Any = None
 
     def validate(self) -> None:
-        if self.scale <= 0:
-            raise UserError(f"config.task.scale={self.scale}: an inverse temperature is above 0")
+        for field in ("scale", "most"):
+            if not 0 < getattr(self, field) < float("inf"):
+                found = f"config.task.{field}={getattr(self, field)}"
+                raise UserError(f"{found}: an inverse temperature is above 0, and finite")
+        if self.learned and self.scale > self.most:
+            found = f"config.task.scale={self.scale}"
+            raise UserError(f"{found}: above config.task.most={self.most}, where it would stay")
         if len(self.encoders) < 2:
             raise UserError("config.task.encoders: contrast needs at least two modalities")
         if not 0 <= self.teacher < 1:
             raise UserError(f"config.task.teacher={self.teacher}: from 0 to below 1")
+        offered = {"tokens", "embed"} | {n for n in ("head", "teacher") if getattr(self, n)}
+        for name, (_, form) in self.objectives.items():
+            check(form, [*self.encoders], offered, f"config.task.objectives.{name}")
 
     def build(self, data: Any) -> "TowersTask":
         columns = data.raw("train")

@@ -62,3 +62,24 @@ def test_persons_have_five_views_each_that_are_near_each_other():
     near = np.square(rows["image"][:, None] - rows["image"]).sum(-1)
     same = rows["group"][:, None] == rows["group"]
     assert near[same].max() < near[~same].min()
+
+
+def test_the_loss_of_masked_words_is_that_of_a_loop_over_what_is_masked():
+    module = table.opened("irra")
+    rng = np.random.default_rng(0)
+    caption = rng.integers(1, len(module.WORDS), (4, 6)).astype(np.int32)
+    masked = np.where(rng.random((4, 6)) < 0.4, module.MASK, caption)
+    logits = rng.normal(size=(4, 6, len(module.WORDS))).astype(np.float32)
+    tokens = ((np.ones((4, 2, 3), np.float32), np.ones((4, 2), bool)),) * 2
+    seen = []
+    head = lambda image, caption: seen.append(float(abs(image[0]).sum())) or logits
+    views = module.Views(None, None, None, None, {"caption": caption, "masked": masked}, tokens, head=head)  # fmt: skip
+    slow = sum(
+        np.log(np.exp(np.float64(logits[i, j])).sum()) - logits[i, j, caption[i, j]]
+        for i, j in zip(*np.nonzero(masked == module.MASK), strict=True)
+    )
+    for blind in (False, True):
+        total, count = module.Read(blind=blind)(views, None)
+        np.testing.assert_allclose(total, slow, rtol=1e-5)
+        assert count == (masked == module.MASK).sum()
+    assert seen == [24, 0], "the blind one is given zeros"

@@ -1,6 +1,7 @@
 """The joint step: what must not leak, what each half does, and the token-level calls of a trained model."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,12 @@ import numpy as np
 import optax
 import pytest
 
+from mm.errors import UserError
 from mm.generate.sampling import Sampler
 from mm.models.encoder_decoder import Model
 from mm.objectives import masking
-from mm.objectives.masking import Masking
-from mm.space import Batch
+from mm.objectives.masking import Masking, Warmup
+from mm.space import Batch, TokenSpace
 from mm.tasks import weighted
 from mm.tasks.joint import Contrast, Joint, JointTask
 from tests.conftest import random_batch
@@ -253,6 +255,36 @@ def test_weights_of_zero_leave_their_half_out(space):
         no_contrast.loss, params, {}, random_batch(space, 4, 0), jax.random.key(0)
     )
     assert not any(t.startswith("contrast") for t in (*terms, *no_contrast.weights))
+    no_masked = JointTask(dataclasses.replace(SMALL, masked=0.0), space)
+    terms, _ = jax.eval_shape(
+        no_masked.loss, params, {}, random_batch(space, 4, 0), jax.random.key(0)
+    )
+    assert {*terms} == {*no_masked.weights} == {"contrast/unimodal", "contrast/fused"}
+    assert {*no_masked.flops(4)} == {"encoder", "contrast"}
+    with pytest.raises(UserError, match="nothing would be learned"):
+        dataclasses.replace(no_contrast.settings, masked=0.0).validate()
+
+
+def test_contrast_of_one_modality_is_refused(space):
+    data = SimpleNamespace(space=TokenSpace(space.modalities[:1]), tokenizers={})
+    with pytest.raises(UserError, match=r"weight=0 leaves it out.*at least two modalities, not 1"):
+        SMALL.build(data)
+    dataclasses.replace(SMALL, contrast=Contrast(weight=0.0)).build(data)
+
+
+def test_a_warm_up_counts_its_steps_and_learns_contrast_first(space):
+    """At first nearly all is visible: nothing is predicted that is less than half hidden; later nearly all is."""
+    masking = Masking(visible=15, targets=15, warmup=Warmup(steps=100), unconditional=0.0)
+    task = JointTask(dataclasses.replace(SMALL, masking=masking), space)
+    params, buffers = task.init(jax.random.key(0))
+    loss, batch = jax.jit(task.loss), random_batch(space, 64, 0)
+    early, buffers = loss(params, buffers, batch, jax.random.key(1))
+    assert int(buffers["step"]) == 1
+    late, buffers = loss(params, {"step": jnp.int32(100)}, batch, jax.random.key(1))
+    asked = [sum(float(terms[f"masked/{n}"][1]) for n in space.names) for terms in (early, late)]
+    assert asked[1] > 2 * asked[0] > 0
+    pairs = [float(terms["contrast/unimodal"][1]) for terms in (early, late)]
+    assert pairs[0] > 1.4 * pairs[1]
 
 
 def test_absent_modalities_add_nothing(space):

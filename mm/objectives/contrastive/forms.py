@@ -2,15 +2,16 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from mm.errors import UserError
 from mm.models.layers import unit
-from mm.objectives.contrastive import momentum, nway
+from mm.objectives.contrastive import mixing, momentum, nway
 from mm.objectives.contrastive.gated import gated_symile
 from mm.objectives.contrastive.nway import Sum
 from mm.objectives.contrastive.pair import Reduction, pair_loss, softmax
@@ -46,11 +47,37 @@ class Views(NamedTuple):
 
 
 class Form(Protocol):
-    """A dataclass whose fields are its settings."""
+    """A dataclass whose fields are its settings. Two more members are optional, see `check`:
+
+    needs: what of `Views` it uses that not every task offers: tokens, embed, head, teacher.
+    wrong(names of the modalities) -> what cannot work in its settings, None where all can.
+    """
 
     def __call__(self, views: Views, key: jax.Array) -> Sum:
         """(sum over what counts, how much counts), float32 scalars."""
         ...
+
+
+def check(form: Any, modalities: Sequence[str], offered: Collection[str], where: str) -> None:
+    """Raises UserError where a form cannot work on these modalities, or with what its task offers.
+
+    Args:
+      offered: see `Form`'s `needs`. where: the setting that names the form.
+    """
+    what = type(form).__name__
+    if len(modalities) < 2:
+        raise UserError(f"{where}: contrast needs at least two modalities, not {len(modalities)}")
+    for need in getattr(form, "needs", ()):
+        if need not in offered:
+            raise UserError(f"{where}: {what} needs {need}, which this task has not")
+    if hasattr(form, "wrong") and (wrong := form.wrong(modalities)):
+        raise UserError(f"{where}: {what}: {wrong}")
+
+
+def exactly(number: int, modalities: Sequence[str]) -> str | None:
+    """What is wrong where there are more or fewer modalities."""
+    found = len(modalities)
+    return None if found == number else f"of {number} modalities, there are {found}"
 
 
 def same_group(views: Views) -> jax.Array:
@@ -91,6 +118,11 @@ class Pairs:
     target: Any = same_group
     reduction: Reduction = softmax
 
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        there = range(len(modalities))
+        outside = [pair for pair in self.of if not set(pair) <= {*there}]
+        return f"of={self.of}: modalities are 0 .. {there[-1]}" if outside else None
+
     def __call__(self, views: Views, key: jax.Array) -> Sum:
         z, there, target = views.z, views.there, self.target(views)
         terms = [
@@ -111,6 +143,10 @@ class Late:
     reduction: Reduction = softmax
     pool: Pool = "max"
     mean: bool = True
+    needs: ClassVar = ("tokens",)
+
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        return exactly(2, modalities)
 
     def __call__(self, views: Views, key: jax.Array) -> Sum:
         (a, there_a), (b, there_b) = ((unit(x), there) for x, there in views.tokens)
@@ -151,6 +187,11 @@ class Gram:
     anchor: int = 0
     smoothing: float = 0.1
 
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        if not 0 <= self.anchor < len(modalities):
+            return f"anchor={self.anchor}: modalities are 0 .. {len(modalities) - 1}"
+        return None if 0 <= self.smoothing <= 1 else f"smoothing={self.smoothing}: from 0 to 1"
+
     def __call__(self, views: Views, key: jax.Array) -> Sum:
         target = self.target(views)
         return nway.gram(views.z, views.there, target, views.scale, self.anchor, self.smoothing)
@@ -162,6 +203,10 @@ class Triangle:
 
     target: Any = same_group
     anchor: int = 0
+
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        inside = self.anchor in (0, 1, 2)
+        return exactly(3, modalities) or (None if inside else f"anchor={self.anchor}: 0, 1 or 2")
 
     def __call__(self, views: Views, key: jax.Array) -> Sum:
         return nway.triangle(views.z, views.there, self.target(views), views.scale, self.anchor)
@@ -182,25 +227,34 @@ class OfPairs:
     """A term of `geometry` for every pair of modalities.
 
     Attributes:
-      term: (x, y) -> scalar, such as `geometry.alignment`; of uniformity see `OfEach`.
+      term: (x, y, bool[B], which rows exist of both) -> scalar, such as `geometry.alignment`; of uniformity see `OfEach`.
     """
 
     term: Any
 
     def __call__(self, views: Views, key: jax.Array) -> Sum:
-        pairs = list(itertools.combinations(range(len(views.z)), 2))
-        total = sum((self.term(views.z[a], views.z[b]) for a, b in pairs), jnp.zeros(()))
-        return total, jnp.float32(len(pairs))
+        z, there = views.z, views.there
+        pairs = list(itertools.combinations(range(len(z)), 2))
+        both = [there[a] & there[b] for a, b in pairs]
+        terms = [self.term(z[a], z[b], x) for (a, b), x in zip(pairs, both, strict=True)]
+        return _of_some(terms, both)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class OfEach:
-    """A term of `geometry` for every modality by itself: x -> scalar, such as `geometry.uniformity`."""
+    """A term of `geometry` for every modality by itself: (x, bool[B], which rows exist) -> scalar, such as `geometry.uniformity`."""
 
     term: Any
 
     def __call__(self, views: Views, key: jax.Array) -> Sum:
-        return sum((self.term(z) for z in views.z), jnp.zeros(())), jnp.float32(len(views.z))
+        terms = [self.term(z, rows) for z, rows in zip(views.z, views.there, strict=True)]
+        return _of_some(terms, [*views.there])
+
+
+def _of_some(terms: Sequence[jax.Array], there: Sequence[jax.Array]) -> Sum:
+    """The sum of terms that are of any rows, and their number."""
+    some = jnp.stack([rows.any() for rows in there])
+    return jnp.where(some, jnp.stack(terms), 0).sum(), some.sum().astype(jnp.float32)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -210,6 +264,11 @@ class Conditioned:
     temperature: float = 0.1
     target: Any = same_group
     reduction: Reduction = softmax
+    needs: ClassVar = ("tokens",)
+
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        above = 0 < self.temperature < float("inf")
+        return None if above else f"temperature={self.temperature}: above 0, and finite"
 
     def __call__(self, views: Views, key: jax.Array) -> Sum:
         streams = [(unit(x), there) for x, there in views.tokens[:-1]]
@@ -224,6 +283,8 @@ class Conditioned:
 class GatedSymile:
     """`gated.gated_symile`, scored by the towers' head (`mm.models.heads.Gate`)."""
 
+    needs: ClassVar = ("head",)
+
     def __call__(self, views: Views, key: jax.Array) -> Sum:
         return gated_symile(views.z, views.there, views.group, views.scale, key, views.head)
 
@@ -235,6 +296,9 @@ class Weighted:
 
     Source: Srinivasa et al. 2023 (CWCL).
     """
+
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        return exactly(2, modalities)
 
     def __call__(self, views: Views, key: jax.Array) -> Sum:
         frozen, other = views.z
@@ -255,6 +319,11 @@ class Comm:
 
     augment: Any
     of: tuple[str, ...] = ("x", "y")
+    needs: ClassVar = ("embed", "head")
+
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        names = tuple(modalities)
+        return None if self.of == names else f"of={self.of}: modalities are {names}"
 
     def __call__(self, views: Views, key: jax.Array) -> Sum:
         keys = jax.random.split(key, (2, len(self.of)))
@@ -275,9 +344,10 @@ class Predicted:
     Source: Guinot et al. 2025 (SLAP), whose weights of the pairs are equal here.
     """
 
+    needs: ClassVar = ("teacher",)
+
     def __call__(self, views: Views, key: jax.Array) -> Sum:
-        if views.predicted is None or views.teacher is None:
-            raise ValueError("predictions need a task with a teacher")
+        assert views.predicted is not None and views.teacher is not None, "see `check`"
         pairs = itertools.product(range(len(views.z)), repeat=2)
         terms = [
             momentum.predicted(
@@ -286,3 +356,120 @@ class Predicted:
             for a, b in pairs
         ]
         return sum((t for t, _ in terms), jnp.zeros(())), sum((n for _, n in terms), jnp.zeros(()))
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Augmented:
+    """A form of rows that are made a little different in every step, and embedded anew. Their tokens are not kept.
+
+    Attributes:
+      by: name of a modality -> (key, raw rows) -> raw rows, such as `augment.moved`; in the order of the towers, all of them,
+        None = as they are.
+    """
+
+    form: Any
+    by: dict[str, Any]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("embed", *getattr(self.form, "needs", ()))
+
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        if tuple(self.by) != tuple(modalities):
+            return f"by={tuple(self.by)}: modalities are {tuple(modalities)}"
+        return self.form.wrong(modalities) if hasattr(self.form, "wrong") else None
+
+    def __call__(self, views: Views, key: jax.Array) -> Sum:
+        keys = jax.random.split(key, len(self.by) + 1)
+        z = [
+            views.z[i] if change is None else views.embed(name, change(k, views.columns[name]))
+            for i, (k, (name, change)) in enumerate(zip(keys[1:], self.by.items(), strict=True))
+        ]
+        return self.form(views._replace(z=jnp.stack(z), tokens=()), keys[0])
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Coded:
+    """The pair loss of two modalities, each the weighted sum of codes of the towers' head (`mm.models.heads.Codes`).
+
+    Source: Chen et al. 2023 (FDT).
+    """
+
+    target: Any = same_group
+    reduction: Reduction = softmax
+    needs: ClassVar = ("tokens", "head")
+
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        return exactly(2, modalities)
+
+    def __call__(self, views: Views, key: jax.Array) -> Sum:
+        a, b = (views.head(m, *tokens)[1] for m, tokens in enumerate(views.tokens))
+        return pair_loss(
+            views.scale * a @ b.T, self.target(views), *views.there, reduction=self.reduction
+        )
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Geodesic:
+    """m2-mix of two modalities, `mixing.geodesic_negatives`; m3-mix adds mixtures within each of them and within both at once.
+
+    Attributes:
+      alpha: of Beta(alpha, alpha), from which shares are drawn. scale: inverse temperature of mixtures, their own.
+
+    Source: Oh et al. 2023, with parts of equal weight.
+    """
+
+    inside: bool = False
+    alpha: float = 0.5
+    scale: float = 20.0
+
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        above = self.alpha > 0 and 0 < self.scale < float("inf")
+        settings = f"alpha={self.alpha}, scale={self.scale}: above 0, and finite"
+        return exactly(2, modalities) or (None if above else settings)
+
+    def __call__(self, views: Views, key: jax.Array) -> Sum:
+        (x, y), there = views.z, views.there.all(0)
+        scale, keys = jnp.asarray(self.scale), jax.random.split(key, 3)
+        draw = lambda key: jax.random.beta(key, self.alpha, self.alpha, (len(x),))
+        terms = [mixing.geodesic_negatives(x, y, scale, draw(keys[0]), there)]
+        if self.inside:
+            other, share = jax.random.permutation(keys[1], len(x)), draw(keys[2])
+            u, v = (mixing.slerp(z, z[other], 1 - share) for z in (x, y))
+            pairs = there & there[other]
+            terms += [mixing.within(a, b, scale, other, share, there) for a, b in ((x, y), (y, x))]
+            terms += [pair_loss(scale * u @ v.T, same_example(views), pairs, pairs)]
+        means = [total / jnp.maximum(count, 1) for total, count in terms]
+        return sum(means, jnp.zeros(())), there.any().astype(jnp.float32)
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Fused:
+    """All modalities but the last, fused by the towers' head (`mm.models.heads.Fusion`, `Chain`), against the last one: the pair loss
+    of all vectors that the head makes on the way.
+
+    Attributes:
+      keep: probability that a modality which is there is shown; below 1, rows have seen any subset.
+      told: the head is told what is absent; else all count, absent ones as what their encoder makes of zeros.
+    """
+
+    keep: float = 1.0
+    told: bool = True
+    target: Any = same_group
+    needs: ClassVar = ("head",)
+
+    def wrong(self, modalities: Sequence[str]) -> str | None:
+        return None if 0 < self.keep <= 1 else f"keep={self.keep}: above 0, at most 1"
+
+    def __call__(self, views: Views, key: jax.Array) -> Sum:
+        number, inputs = len(views.z), (jnp.arange(len(views.z)) < len(views.z) - 1)[:, None]
+        shown = views.there & inputs & jax.random.bernoulli(key, self.keep, views.there.shape)
+        given = shown if self.told else jnp.broadcast_to(inputs, shown.shape)
+        terms = [
+            pair_loss(
+                views.scale * x @ views.z[-1].T, self.target(views), shown.any(0), views.there[-1]
+            )
+            for x in views.head.states(views.z, given)[: number - 1]
+        ]
+        total, count = (sum(t, jnp.zeros(())) for t in zip(*terms, strict=True))
+        return total, count

@@ -1,6 +1,7 @@
 """The shape of embedding spaces: terms that mould it, and the card that describes it.
 
-x and y are unit rows float[B, E], row by row of one example. Terms are float32 scalars to be minimised.
+x and y are unit rows float[B, E], row by row of one example. Terms are float32 scalars to be minimised; where they take `there`,
+bool[B], they are means over the rows that exist, 0 of none.
 """
 
 import jax
@@ -10,30 +11,32 @@ import numpy as np
 from mm.objectives.contrastive.pair import log_sum
 
 
-def alignment(x: jax.Array, y: jax.Array) -> jax.Array:
+def alignment(x: jax.Array, y: jax.Array, there: jax.Array | None = None) -> jax.Array:
     """Mean squared distance of pairs. Source: Wang and Isola 2020 (alpha = 2)."""
-    return jnp.square((x - y).astype(jnp.float32)).sum(1).mean()
+    squared = jnp.square((x - y).astype(jnp.float32)).sum(1)
+    if there is None:
+        return squared.mean()
+    return jnp.where(there, squared, 0).sum() / jnp.maximum(there.sum(), 1)
 
 
-def uniformity(x: jax.Array) -> jax.Array:
+def uniformity(x: jax.Array, there: jax.Array | None = None) -> jax.Array:
     """Log mean over pairs of rows of exp(-2 distance^2): falls to -4 as rows spread over many dimensions.
 
     Source: Wang and Isola 2020 (t = 2).
     """
-    return cross_uniformity(x, x)
+    return cross_uniformity(x, x, there)
 
 
-def cross_uniformity(x: jax.Array, y: jax.Array) -> jax.Array:
+def cross_uniformity(x: jax.Array, y: jax.Array, there: jax.Array | None = None) -> jax.Array:
     """As `uniformity`, between two modalities; true pairs are left out.
 
     Source: Fahim et al. 2024 (contrastive gap), whose loss is CLIP's and these three terms.
     """
-    size = len(x)
+    there = jnp.ones(len(x), bool) if there is None else there
     products = x.astype(jnp.float32) @ y.astype(jnp.float32).T
     exponents = (4 * products - 4).reshape(1, -1)  # -2 (2 - 2 cos)
-    others = ~jnp.eye(size, dtype=bool).reshape(1, -1)
-    total = log_sum(exponents, others)[0]
-    return total - np.log(max(size * (size - 1), 1))
+    others = there[:, None] & there & ~jnp.eye(len(x), dtype=bool)
+    return log_sum(exponents, others.reshape(1, -1))[0] - jnp.log(jnp.maximum(others.sum(), 1))
 
 
 def to_random_prior(x: jax.Array, y: jax.Array, key: jax.Array) -> jax.Array:

@@ -25,13 +25,43 @@ def slerp(x: jax.Array, y: jax.Array, share: jax.Array) -> jax.Array:
     return unit(jnp.where(far, arc, (1 - share) * x + share * y))
 
 
+def bezier(points_mbe: jax.Array, share: jax.Array) -> jax.Array:
+    """One vector of M modalities' unit [M, B, E] that stays on the sphere: neighbours are mixed until one is left; unit [B, E].
+
+    Args:
+      share: 0 = the first modality, 1 = the last.
+
+    Source: Shoemake 1985 (De Casteljau's scheme on arcs); Zhou et al. 2025 (CM3: fusion of modalities).
+    """
+    points = points_mbe
+    while len(points) > 1:
+        points = slerp(points[:-1], points[1:], share)
+    return points[0]
+
+
+def within(
+    x: jax.Array, y: jax.Array, scale: jax.Array, other: jax.Array, share: jax.Array,
+    there: jax.Array,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """The pair loss of x mixed with other rows of x, whose positives are both rows' y in the shares of the mixture.
+
+    Args:
+      x, y: unit [B, E]. other: int[B]. share: float[B], of a row itself. there: bool[B], pairs that exist.
+
+    Source: Oh et al. 2023 (m3-mix: V-mix, and with the modalities exchanged L-mix).
+    """
+    mixed = slerp(x, x[other], 1 - share)
+    target = mixed_targets(jnp.eye(len(x)), other, share)
+    return pair_loss(scale * mixed @ y.T, target, there & there[other], there)
+
+
 def geodesic_negatives(
-    x: jax.Array, y: jax.Array, scale: jax.Array, share: jax.Array
+    x: jax.Array, y: jax.Array, scale: jax.Array, share: jax.Array, there: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """The pair loss whose negatives are mixtures of the other examples' two modalities: harder than either.
 
     Args:
-      x, y: unit [B, E]. share: float[B], of y in each mixture.
+      x, y: unit [B, E]. share: float[B], of y in each mixture. there: bool[B], pairs that exist; None = all.
 
     Source: Oh et al. 2023 (m2-mix).
     """
@@ -40,7 +70,7 @@ def geodesic_negatives(
     pairs = (x * y).sum(1)[:, None]
     forward = scale * jnp.where(own, pairs, x @ mixed.T)
     backward = scale * jnp.where(own, pairs, y @ mixed.T)
-    there = jnp.ones(len(x), bool)
+    there = jnp.ones(len(x), bool) if there is None else there
     return pair_loss(forward, own, there, there, logits_ba=backward)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mm.errors import UserError
+
 Rows = tuple[jax.Array, jax.Array]
 """Loss of each row float32[R], and bool[R], which rows count."""
 Reduction = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Rows]
@@ -33,6 +35,10 @@ def reverse_kl(eps: float = 1e-8) -> Reduction:
 
     Source: Jiang and Ye 2023 (IRRA): similarity distribution matching.
     """
+    if not eps > 0:
+        raise UserError(
+            f"reverse_kl: eps={eps}: above 0, or mass where no target is costs infinity"
+        )
 
     def reduce(logits: jax.Array, target: jax.Array, there: jax.Array, weight: jax.Array) -> Rows:
         log_p = logits - log_sum(logits, there, weight)[:, None]
@@ -104,6 +110,10 @@ def debiased(prior: float = 0.1, hardness: float = 0.0, temperature: float = 1.0
 
     Source: Chuang et al. 2020 (debiased); Robinson et al. 2021 (hard negatives).
     """
+    if not (0 <= prior < 1 and temperature > 0):
+        raise UserError(
+            f"debiased: prior={prior}, temperature={temperature}: from 0 to below 1, and above 0"
+        )
 
     def reduce(logits: jax.Array, target: jax.Array, there: jax.Array, weight: jax.Array) -> Rows:
         negative = there & (target == 0)

@@ -1,0 +1,35 @@
+"""Small changes of frozen weights: factors of low rank beside every kernel, which change nothing before they are trained."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mm.optim import decays
+
+Adapters = Any
+"""As the parameters, with {"a": [..., in, rank], "b": [..., rank, out]} in the place of every kernel, None elsewhere."""
+
+
+def low_rank(params: Any, rank: int, key: jax.Array) -> Adapters:
+    """Fresh adapters: a is normal with variance 1 / in, b is 0.
+
+    Source: Hu et al. 2022 (LoRA).
+    """
+    leaves, tree = jax.tree.flatten(params)
+
+    def factors(x: jax.Array, kernel: bool, key: jax.Array) -> dict[str, jax.Array] | None:
+        if not kernel:
+            return None
+        *outer, d_in, d_out = x.shape
+        a = jax.random.normal(key, (*outer, d_in, rank)) / d_in**0.5
+        return {"a": a, "b": jnp.zeros((*outer, rank, d_out))}
+
+    kernels, keys = jax.tree.leaves(decays(params)), jax.random.split(key, len(leaves))
+    return tree.unflatten([factors(*x) for x in zip(leaves, kernels, keys, strict=True)])
+
+
+def adapted(params: Any, adapters: Adapters) -> Any:
+    """The parameters with a b added to every kernel; `params` themselves, to the bit, where b is 0."""
+    add = lambda x, f: x if f is None else x + f["a"] @ f["b"]
+    return jax.tree.map(add, params, adapters)
