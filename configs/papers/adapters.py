@@ -120,13 +120,12 @@ def finetuned(task: Any, kind: str, rate: float, params: Any, key: jax.Array, im
     return used(jax.lax.scan(step, (start, optimizer.init(start)), length=STEPS)[0][0])
 
 
-@partial(jax.jit, static_argnums=0)
 def moved(task: Any, params: Any, key: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Largest change of embeddings by fresh adapters, and by factors that are both random."""
     fresh = low_rank(params, 4, key)
     drawn = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(key, x.shape), fresh)
-    z = lambda p: task.embedded(p, "image", image)
-    off = lambda a: jnp.abs(z(adapted(params, a)) - z(params)).max()
+    embed = jax.jit(lambda p: task.embedded(p, "image", image))
+    off = lambda adapters: jnp.abs(embed(adapted(params, adapters)) - embed(params)).max()
     return off(fresh), off(drawn)
 
 
