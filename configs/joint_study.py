@@ -10,17 +10,20 @@ Digits, small enough for three minutes on one core. Of one seed all arms start f
 Contrast runs through the whole encoder, so that both halves share all of it, but for the arms `K=1` and `K=2`. Every arm has
 three trials of 400 steps, on seed 0, judged on validation data: most try the learning rate, the two arms with a
 setting of their own try that (two-stage: when contrast takes over; dream: its weight). `missing`: one of the joint arms trained on
-examples of which parts are absent.
+examples of which parts are absent. What docs/results/joint/ has is not run again.
 """
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from configs import quickstart
 from configs.quickstart import IMAGE, SPEECH, WORD
 from mm.config import Experiment
 from mm.data.missing import KINDS, Missing
+from mm.errors import UserError
 from mm.evals.any_to_any import AnyToAny
 from mm.evals.representation import Cards, LinearProbe
 from mm.evals.retrieval import Retrieval
@@ -44,8 +47,28 @@ CHOSEN: dict[str, float] = {}
 """What the trials chose: a learning rate, or a value of `OWN`."""
 
 
-def get_config(arg: str) -> Iterator[tuple[str, Experiment]]:
-    """`trials`, `seedN`, `missingN`, or `smoke`."""
+def get_config(arg: str = "smoke") -> Iterator[tuple[str, Experiment]]:
+    """`trials`, `seedN`, `missingN`, or `smoke`; `seed0/1of2` is the first half of its arms.
+
+    Raises:
+      UserError: all of it was run.
+    """
+    sweep, _, part = arg.partition("/")
+    number, _, parts = (part or "1of1").partition("of")
+    kept = Path("docs/results/joint") / f"{sweep}.json"
+    done = json.loads(kept.read_text()) if kept.exists() else {}
+    wanted = dict(every(sweep))
+    arms = [n for n in wanted if not n.endswith("-first")]
+    mine = {n for n in arms[int(number) - 1 :: int(parts)] if n not in done}
+    if not mine:
+        raise UserError(
+            f"configs/joint_study.py:{arg}: all is in {kept}; delete it to run it again"
+        )
+    yield from ((n, exp) for n, exp in wanted.items() if n.removesuffix("-first") in mine)
+
+
+def every(arg: str) -> Iterator[tuple[str, Experiment]]:
+    """All runs of a sweep."""
     if arg == "trials":
         for name in ARMS:
             for value in OWN.get(name, RATES):

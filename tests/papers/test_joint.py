@@ -1,10 +1,13 @@
 """The page of the joint study: intervals, words, what the trials chose, and that it is what its results say."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from configs import joint_study
+from mm.errors import UserError
 from mm.papers import joint
 
 
@@ -36,11 +39,11 @@ def test_the_best_trial_of_each_arm_is_chosen_on_its_own_side():
 
 
 def test_every_arm_has_as_many_trials_and_the_same_steps():
-    trials = dict(joint_study.get_config("trials"))
+    trials = dict(joint_study.every("trials"))
     mains = [n for n in trials if not n.endswith("-first")]
     assert len(mains) == 3 * len(joint_study.ARMS) == 36
     assert all(trials[n].evals[1].split == "validation" for n in mains)
-    seed = dict(joint_study.get_config("seed3"))
+    seed = dict(joint_study.every("seed3"))
     for arm in joint_study.ARMS:
         before = seed[f"{arm}-first"].steps if f"{arm}-first" in seed else 0
         assert seed[arm].steps + before == joint_study.STEPS and seed[arm].seed == 3
@@ -49,6 +52,22 @@ def test_every_arm_has_as_many_trials_and_the_same_steps():
     assert cost["masked-flops"] == pytest.approx(joint_cost, rel=1e-3)
     assert cost["contrast-flops"] == pytest.approx(joint_cost, rel=1e-3)
     assert cost["masked"] < 0.8 * joint_cost
+
+
+def test_what_was_kept_is_not_run_again_and_parts_are_disjoint(tmp_path, monkeypatch):
+    all_of_it = dict(joint_study.every("seed0"))
+    (tmp_path / "docs" / "results" / "joint").mkdir(parents=True)
+    kept = tmp_path / "docs" / "results" / "joint" / "seed0.json"
+    monkeypatch.setattr(joint_study, "cost", lambda arm: 1.0)
+    monkeypatch.chdir(tmp_path)
+    halves = [dict(joint_study.get_config(f"seed0/{i}of2")) for i in (1, 2)]
+    assert not {*halves[0]} & {*halves[1]} and {*halves[0]} | {*halves[1]} == {*all_of_it}
+    kept.write_text('{"two-stage": {}, "masked": {}}')
+    left = dict(joint_study.get_config("seed0"))
+    assert {*all_of_it} - {*left} == {"two-stage-first", "two-stage", "masked"}
+    kept.write_text(json.dumps({name: {} for name in all_of_it}))
+    with pytest.raises(UserError, match="delete it to run it again"):
+        list(joint_study.get_config("seed0"))
 
 
 def test_the_page_is_what_was_kept(tmp_path, monkeypatch):
