@@ -22,7 +22,8 @@ def test_the_shipped_assets_decode_to_the_originals():
 
 
 def test_the_shipped_assets_are_small_and_credited():
-    assert sum(file.stat().st_size for file in da.ASSETS.iterdir()) <= 24e6
+    # In MB: the digits 22.2, five alphabets of Omniglot 1.7, emoji 0.9.
+    assert sum(file.stat().st_size for file in da.ASSETS.iterdir()) <= 25e6
     notice = (da.ASSETS / "NOTICE.md").read_text()
     for name, file in da.read_manifest(da.ASSETS)["files"].items():
         assert f"| {name} | {file['bytes']:,} | {file['sha256']} |" in notice
