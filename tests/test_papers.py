@@ -13,8 +13,12 @@ from mm.papers import Verdict, run, spread, table
 from mm.papers.__main__ import main
 
 NAMES = table.names()
-UNTRAINED = [n for n in NAMES if not any(isinstance(a, config.Experiment) for a in table.opened(n).arms().values())]  # fmt: skip
-QUICK = [n for n in UNTRAINED if table.row(n)["seconds"] <= 15]
+QUICK = [
+    n
+    for n in NAMES
+    if not any(isinstance(arm, config.Experiment) for arm in table.opened(n).arms().values())
+    and table.row(n)["seconds"] <= 15
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
