@@ -8,10 +8,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from etils.epath import Path
-from scipy import stats
 
 from mm import config, parts, workdir
 from mm.errors import UserError
+from mm.evals.statistics import mean_interval
 
 RESULTS, PAGE, PLOT = Path("docs/results/joint"), Path("docs/joint.md"), Path("docs/joint.png")
 MARGIN = 0.01
@@ -90,10 +90,7 @@ def keep(runs: Path) -> None:
 def paired(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
     """Mean of a - b over seeds, and its 95% interval by Student's t; infinite for a single one."""
     d = np.asarray(a) - np.asarray(b)
-    half = np.inf
-    if len(d) > 1:
-        half = float(stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
-    return float(d.mean()), float(d.mean()) - half, float(d.mean()) + half
+    return float(d.mean()), *mean_interval(d, np.arange(len(d)))
 
 
 def word(low: float, high: float) -> str:
