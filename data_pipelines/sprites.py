@@ -69,6 +69,29 @@ class Sprites(MadeSource):
         }
 
 
+@dataclasses.dataclass(kw_only=True)
+class Combinations(Sprites):
+    """Sprites of one object whose group is the combination of attributes: what a caption tells apart.
+
+    Attributes:
+      scaled: pictures are float32 from -1 to 1, see `pixels`.
+    """
+
+    scaled: bool = False
+
+    def made(self, rng: np.random.Generator, rows: int, split: str) -> dict[str, Any]:
+        columns = super().made(rng, rows, split)
+        sizes = tuple(len(VALUES[a]) for a in ATTRIBUTES)
+        group = np.ravel_multi_index(tuple(columns["attributes"][:, 0].T), sizes)
+        image = pixels(columns["image"]) if self.scaled else columns["image"]
+        return columns | {"image": image, "group": group}
+
+
+def pixels(pictures: np.ndarray) -> np.ndarray:
+    """uint8 -> float32 from -1 to 1."""
+    return (pictures / 128 - 1).astype(np.float32)
+
+
 def caption(objects: np.ndarray, level: int) -> np.ndarray:
     """int32[objects, 6] -> word ids: "small red heart at top left on dark", "a red heart and a blue square"."""
     words: list[str] = []

@@ -24,9 +24,10 @@ from data_pipelines.sprites import (
     LEVELS,
     VALUES,
     WORDS,
-    Sprites,
+    Combinations,
     caption,
     drawn_pictures,
+    pixels,
 )
 from mm.config import Data, Experiment, Optim
 from mm.models.adapters import adapted, low_rank
@@ -52,20 +53,6 @@ PAPER = Paper(
     expected="embeddings before the first step are those without adapters to the bit, which factors that are both random must fail; after it the harmonic "
     "mean of accuracy among base colours and among new ones is above full finetuning's, which must fail to reach it.",
 )
-
-
-def pixels(pictures: np.ndarray) -> np.ndarray:
-    """uint8 -> float32 from -1 to 1."""
-    return (pictures / 128 - 1).astype(np.float32)
-
-
-class Combinations(Sprites):
-    """Sprites whose pictures are float32 and whose group is the combination of attributes."""
-
-    def made(self, rng: np.random.Generator, rows: int, split: str) -> dict[str, Any]:
-        columns = super().made(rng, rows, split)
-        group = np.ravel_multi_index(tuple(columns["attributes"][:, 0].T), SIZES)
-        return columns | {"image": pixels(columns["image"]), "group": group}
 
 
 def look(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -188,7 +175,7 @@ def get_config(arg: str = "pretrained") -> Experiment:
             encoders={"image": Dense(hidden=(256,)), "caption": Words(vocabulary=len(WORDS), layers=0)}, width=32,
             objectives={"contrast": (1.0, AllPairs())},
         ),
-        data=Data(source=Combinations(level=LEVEL, side=SIDE, rows=(10_000, 500, 500)), batch_size=64),
+        data=Data(source=Combinations(scaled=True, level=LEVEL, side=SIDE, rows=(10_000, 500, 500)), batch_size=64),
         optim=Optim(lr=1e-3, warmup=50, b2=0.98, weight_decay=0.01, clip_norm=0.0),
         evals=(FewShot(),),
         steps=500,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import mutual_info_score
 
-from data_pipelines.sprites import ATTRIBUTES, VALUES, WORDS, Sprites
+from data_pipelines.sprites import ATTRIBUTES, VALUES, WORDS, Combinations
 from mm.config import Data, Experiment, Optim
 from mm.evals.retrieval import retrieval_metrics
 from mm.evals.towers import rows_of
@@ -42,16 +42,6 @@ PAPER = Paper(
     "(at most a quarter). More padding changes nothing (1e-6), where padding's products are 0 it must (1e-3).",
     seeds=3,
 )
-
-
-class Combinations(Sprites):
-    """Sprites whose group is the combination of attributes: what a caption tells apart."""
-
-    def made(self, rng: np.random.Generator, rows: int, split: str) -> dict[str, Any]:
-        columns = super().made(rng, rows, split)
-        sizes = tuple(len(VALUES[a]) for a in ATTRIBUTES)
-        group = np.ravel_multi_index(tuple(columns["attributes"][:, 0].T), sizes)
-        return columns | {"group": group}
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import spearmanr
 
-from data_pipelines.sprites import ATTRIBUTES, VALUES, WORDS, Sprites, drawn_pictures
+from data_pipelines.sprites import ATTRIBUTES, VALUES, WORDS, Combinations, drawn_pictures, pixels
 from mm.config import Data, Experiment, Optim
 from mm.data.made import MadeSource
 from mm.evals.towers import TowerRetrieval, embedded, rows_of
@@ -75,20 +75,6 @@ PAPER = Paper(
     "reach it; negated sentences beside the others do not lower it by more than 1 point.",
     seeds=3,
 )
-
-
-def pixels(pictures: np.ndarray) -> np.ndarray:
-    """uint8 -> float32 from -1 to 1."""
-    return (pictures / 128 - 1).astype(np.float32)
-
-
-class Combinations(Sprites):
-    """Sprites whose group is the combination of attributes: what a caption tells apart."""
-
-    def made(self, rng: np.random.Generator, rows: int, split: str) -> dict[str, Any]:
-        columns = super().made(rng, rows, split)
-        group = np.ravel_multi_index(tuple(columns["attributes"][:, 0].T), SIZES)
-        return columns | {"image": pixels(columns["image"]), "group": group}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -179,7 +165,7 @@ def get_config(arg: str = "graded") -> Experiment:
     if arg in TARGETS:
         modalities = ("image", "caption", "attributes")
         source: Any = Combinations(
-            level=5, side=SIDE, rows=(10_000, 500, 1000), modalities=modalities
+            scaled=True, level=5, side=SIDE, rows=(10_000, 500, 1000), modalities=modalities
         )
         encoders = {"image": image, "caption": text}
         objective: Any = AllPairs(target=TARGETS[arg])

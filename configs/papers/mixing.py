@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.sprites import ATTRIBUTES, VALUES, WORDS, Sprites
+from data_pipelines.sprites import WORDS, Combinations
 from mm.config import Data, Experiment, Optim
 from mm.evals.towers import TowerRetrieval, embedded
 from mm.models.towers import Dense
@@ -44,17 +44,12 @@ PAPER = Paper(
 )
 
 
-class Combinations(Sprites):
-    """Sprites whose group is the combination of attributes, pictures float32[side, side, 3], captions float32[words x 21] one-hot."""
+class OneHotWords(Combinations):
+    """Captions are float32[words x 21], one-hot."""
 
     def made(self, rng: np.random.Generator, rows: int, split: str) -> dict[str, Any]:
         columns = super().made(rng, rows, split)
-        sizes = tuple(len(VALUES[a]) for a in ATTRIBUTES)
-        return columns | {
-            "image": (columns["image"] / 128 - 1).astype(np.float32),
-            "caption": np.eye(len(WORDS), dtype=np.float32)[columns["caption"]],
-            "group": np.ravel_multi_index(tuple(columns["attributes"][:, 0].T), sizes),
-        }
+        return columns | {"caption": np.eye(len(WORDS), dtype=np.float32)[columns["caption"]]}
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -116,7 +111,7 @@ def get_config(arg: str = "m2-mix") -> Experiment:
             encoders={m: Dense(hidden=(256,), cone=3.0) for m in ("image", "caption")}, width=16,
             objectives=ARMS[arg], scale=100.0, learned=False,
         ),
-        data=Data(source=Combinations(level=5, side=16, rows=(10_000, 500, 1000)), batch_size=128),
+        data=Data(source=OneHotWords(scaled=True, level=5, side=16, rows=(10_000, 500, 1000)), batch_size=128),
         optim=Optim(lr=1e-3, warmup=1, final=1.0, b2=0.999, weight_decay=0.0, clip_norm=0.0),
         evals=(Spread(), TowerRetrieval(a="image", b="caption")),
         steps=600,

@@ -1,6 +1,5 @@
 """docs/joint.md: does contrast help or harm generation, and the other way round? Arms of configs/joint_study.py on paired seeds."""
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from etils.epath import Path
 from mm import config, parts, workdir
 from mm.errors import UserError
 from mm.evals.statistics import mean_interval
+from mm.report.files import read_curves
 
 RESULTS, PAGE, PLOT = Path("docs/results/joint"), Path("docs/joint.md"), Path("docs/joint.png")
 MARGIN = 0.01
@@ -45,7 +45,7 @@ def kept(folder: Path) -> dict[str, Any]:
     found = workdir.results(folder)
     exp = config.from_json(workdir.read_json(folder / "config.json")["experiment"])
     cells, asked = found["any_to_any"], found["retrieval"].values()
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    logged, _ = read_curves(folder / "metrics.jsonl")
     curves = ("cosine/contrast-masked", "norm/contrast", "norm/masked")
     return {
         "generated": statistics.fmean(c["accuracy"] for c in cells.values()),
@@ -62,9 +62,7 @@ def kept(folder: Path) -> dict[str, Any]:
         "steps": found["train"]["steps"],
         "parameters": found["train"]["parameters"],
         "seconds": found["train"]["seconds"],
-        "curves": {
-            c: [[line["step"], round(line[c], 5)] for line in lines if c in line] for c in curves
-        },
+        "curves": {c: [[step, round(v, 5)] for step, v in logged.get(c, [])] for c in curves},
     }
 
 
