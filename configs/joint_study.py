@@ -1,6 +1,6 @@
 """Do contrast and generation help or hurt each other? Twelve arms, five paired seeds: docs/joint.md.
 
-    python -m mm.main --config configs/joint_study.py:trials --workdir runs/joint_study/trials      3 trials of each arm
+    python -m mm.main --config configs/joint_study.py:trials --workdir runs/joint_study/trials      4 trials of each arm
     python -m mm.main --config configs/joint_study.py:seed0 --workdir runs/joint_study/seed0        ... seed4
     python -m mm.main --config configs/joint_study.py:missing0 --workdir runs/joint_study/missing0   ... missing2
     python -m mm.papers joint runs/joint_study                                                      the page
@@ -8,7 +8,7 @@
 
 Digits, small enough for three minutes on one core. Of one seed all arms start from the same weights and see the same batches.
 Contrast runs through the whole encoder, so that both halves share all of it, but for the arms `K=1` and `K=2`. Every arm has
-three trials of 400 steps, on seed 0, judged on validation data: most try the learning rate, the two arms with a
+four trials of 400 steps, on seed 0, judged on validation data: most try the learning rate, the two arms with a
 setting of their own try that (two-stage: when contrast takes over; dream: its weight). `missing`: one of the joint arms trained on
 examples of which parts are absent. What docs/results/joint/ has is not run again.
 """
@@ -34,11 +34,11 @@ from mm.objectives.masking import Warmup
 STEPS = 1000
 SEEDS = 5
 WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-RATES = (3e-3, 6e-3, 1.2e-2)
+RATES = (3e-3, 6e-3, 1.2e-2, 2.4e-2)
 ARMS = ("masked", "contrast", *(f"joint-{w}" for w in WEIGHTS), "two-stage", "K=1", "K=2", "dream")
 LONGER = ("masked-flops", "contrast-flops", "two-stage-flops")
 """Arms with one objective at a time, trained until they have cost as much as the joint ones."""
-OWN = {"two-stage": (0.5, 0.75, 0.9), "dream": (0.005, 0.05, 0.3)}
+OWN = {"two-stage": (0.25, 0.5, 0.75, 0.9), "dream": (0.005, 0.05, 0.3, 1.0)}
 """Share of the steps before contrast takes over; weight of contrast."""
 MISSING = (0.2, 0.5, 0.8)
 BEST = ("joint-0.1", RATES[1])
@@ -81,7 +81,7 @@ def every(arg: str) -> Iterator[tuple[str, Experiment]]:
             yield exp.name, exp
     elif arg == "smoke":
         for name in ARMS:
-            yield from runs(name, OWN.get(name, RATES)[1], 0, 20, "validation")
+            yield from runs(name, OWN.get(name, RATES)[2], 0, 20, "validation")
     else:
         for name in (*ARMS, *LONGER):
             arm = name.removesuffix("-flops")

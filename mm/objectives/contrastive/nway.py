@@ -56,7 +56,7 @@ def one_to_k(z_mbe: jax.Array, there: jax.Array, scale: jax.Array) -> Sum:
 
 def fused_to_hidden(
     fused_be: jax.Array, z_mbe: jax.Array, hidden: jax.Array, there: jax.Array,
-    target: jax.Array, scale: jax.Array, loss: Callable[..., Sum] = pair_loss,
+    target: jax.Array, scale: jax.Array,
 ) -> Sum:  # fmt: skip
     """Fused embeddings against the unimodal ones of modalities of which nothing was visible.
 
@@ -66,7 +66,7 @@ def fused_to_hidden(
     """
     total, count = jnp.zeros(()), jnp.zeros(())
     for m in range(z_mbe.shape[0]):
-        s, c = loss(scale * fused_be @ z_mbe[m].T, target, hidden[m], there[m])
+        s, c = pair_loss(scale * fused_be @ z_mbe[m].T, target, hidden[m], there[m])
         total, count = total + s, count + c
     return total, count
 
@@ -149,25 +149,24 @@ def _contexts(
 
 def gram(
     z_mbe: jax.Array, there: jax.Array, target: jax.Array, scale: jax.Array, anchor: int = 0,
-    smoothing: float = 0.1, loss: Callable[..., Sum] = pair_loss,
+    smoothing: float = 0.1,
 ) -> Sum:  # fmt: skip
     """Small volumes belong together: the pair loss of -volume(anchor of one example, all others of another).
 
     Args:
-      anchor: the modality that every tuple needs. smoothing: of each row's targets, spread over all columns.
+      anchor: the modality that every tuple needs. smoothing: of each row's targets, spread over all columns that exist.
 
     Source: Cicchetti et al. 2025 (GRAM).
     """
     others = [k for k in range(z_mbe.shape[0]) if k != anchor]
     rest = there[jnp.array(others)]
     volumes = volume(z_mbe[anchor], z_mbe[jnp.array(others)], rest)
-    there_b = rest.any(0)
-    logits = -scale * volumes
-    if not smoothing:
-        return loss(logits, target, there[anchor], there_b)
-    hard = loss(logits, target, there[anchor], there_b)
-    even = loss(logits, jnp.where(target.any(1, keepdims=True), 1.0, 0.0), there[anchor], there_b)
-    return (1 - smoothing) * hard[0] + smoothing * even[0], hard[1]
+    logits, there_b = -scale * volumes, rest.any(0)
+    hard, count = pair_loss(logits, target, there[anchor], there_b)
+    own = jnp.where(there[anchor][:, None] & there_b, target, 0)
+    even = lambda x: jnp.broadcast_to(x.any(1, keepdims=True), x.shape)  # rows that count
+    spread, _ = pair_loss(logits, even(own), there[anchor], there_b, target_ba=even(own.T))
+    return (1 - smoothing) * hard + smoothing * spread, count
 
 
 def volume(anchor_ae: jax.Array, others_kbe: jax.Array, there: jax.Array) -> jax.Array:
@@ -190,16 +189,15 @@ def volume(anchor_ae: jax.Array, others_kbe: jax.Array, there: jax.Array) -> jax
 
 
 def triangle(
-    z_mbe: jax.Array, there: jax.Array, target: jax.Array, scale: jax.Array, anchor: int = 0,
-    loss: Callable[..., Sum] = pair_loss,
-) -> Sum:  # fmt: skip
+    z_mbe: jax.Array, there: jax.Array, target: jax.Array, scale: jax.Array, anchor: int = 0
+) -> Sum:
     """Small triangles belong together: the pair loss of -area(anchor of one example, the two others of another).
 
     Source: Cicchetti et al. 2025 (TRIANGLE), with its root, which their code leaves out.
     """
     b, c = (k for k in range(3) if k != anchor)
     areas = area(z_mbe[anchor], z_mbe[b], z_mbe[c])
-    return loss(-scale * areas, target, there[anchor], there[b] & there[c])
+    return pair_loss(-scale * areas, target, there[anchor], there[b] & there[c])
 
 
 def area(anchor_ae: jax.Array, b_be: jax.Array, c_be: jax.Array) -> jax.Array:
