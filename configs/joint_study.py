@@ -70,9 +70,9 @@ def get_config(arg: str = "smoke") -> Iterator[tuple[str, Experiment]]:
 def every(arg: str) -> Iterator[tuple[str, Experiment]]:
     """All runs of a sweep."""
     if arg == "trials":
-        for name in ARMS:
-            for value in OWN.get(name, RATES):
-                yield from runs(name, value, 0, 400, "validation", f"-{value}")
+        for i, name in itertools.product(range(len(RATES)), ARMS):
+            value = OWN.get(name, RATES)[i]
+            yield from runs(name, value, 0, 400, "validation", f"-{value}")
     elif arg.startswith("missing"):
         for by, share in (("random", 0.0), *itertools.product(KINDS, MISSING)):
             exp = experiment(*BEST, int(arg.removeprefix("missing")), STEPS, "test")

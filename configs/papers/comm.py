@@ -20,7 +20,9 @@ from mm.data.made import MadeSource
 from mm.evals.towers import embedded, rows_of
 from mm.models.heads import Fusion
 from mm.models.towers import Dense
-from mm.objectives.contrastive.forms import AllPairs, Comm, same_example
+from mm.objectives.contrastive.forms import AllPairs
+from mm.objectives.contrastive.forms_with_needs import Comm
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers

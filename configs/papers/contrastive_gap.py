@@ -9,8 +9,9 @@ from data_pipelines.latent import LatentViews
 from mm.config import Data, Experiment, Optim
 from mm.evals.towers import Card, TowerRetrieval
 from mm.models.towers import Dense
-from mm.objectives.contrastive.forms import AllPairs, OfEach, OfPairs, same_example
+from mm.objectives.contrastive.forms import AllPairs, OfEach, OfPairs
 from mm.objectives.contrastive.geometry import alignment, cross_uniformity, uniformity
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks.towers import Towers
 

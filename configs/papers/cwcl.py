@@ -16,7 +16,8 @@ from mm.config import Data, Experiment, Optim
 from mm.data.made import MadeSource
 from mm.evals.towers import TowerRetrieval, embedded, rows_of
 from mm.models.towers import Dense, Given
-from mm.objectives.contrastive.forms import AllPairs, Weighted, same_example, same_group
+from mm.objectives.contrastive.forms import AllPairs, Weighted
+from mm.objectives.contrastive.views import same_example, same_group
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers

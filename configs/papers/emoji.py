@@ -23,7 +23,9 @@ from mm.evals.ranks import ranked
 from mm.evals.towers import embedded, rows_of
 from mm.models.towers import Conv, Words
 from mm.objectives.contrastive.augment import forgotten, moved
-from mm.objectives.contrastive.forms import AllPairs, Augmented, same_example
+from mm.objectives.contrastive.forms import AllPairs
+from mm.objectives.contrastive.forms_with_needs import Augmented
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers

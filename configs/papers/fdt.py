@@ -21,7 +21,7 @@ from mm.evals.retrieval import retrieval_metrics
 from mm.evals.towers import rows_of
 from mm.models.heads import Codes
 from mm.models.towers import Patches, Words
-from mm.objectives.contrastive.forms import Coded
+from mm.objectives.contrastive.forms_with_needs import Coded
 from mm.objectives.contrastive.similarity import code_weights, sparsemax
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run

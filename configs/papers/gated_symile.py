@@ -19,7 +19,9 @@ from mm.data.made import MadeSource
 from mm.evals.towers import embedded, rows_of
 from mm.models.heads import Gate
 from mm.models.towers import Dense
-from mm.objectives.contrastive.forms import AllPairs, GatedSymile, Symile, same_example
+from mm.objectives.contrastive.forms import AllPairs, Symile
+from mm.objectives.contrastive.forms_with_needs import GatedSymile
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers

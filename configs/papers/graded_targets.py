@@ -24,10 +24,11 @@ from mm.data.made import MadeSource
 from mm.evals.towers import TowerRetrieval, embedded, rows_of
 from mm.models.layers import unit
 from mm.models.towers import Dense, Words
-from mm.objectives.contrastive.forms import AllPairs, Views, same_example, same_group
+from mm.objectives.contrastive.forms import AllPairs
 from mm.objectives.contrastive.nway import Sum
 from mm.objectives.contrastive.pair import pair_loss
 from mm.objectives.contrastive.targets import of_label_vectors
+from mm.objectives.contrastive.views import Views, same_example, same_group
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers

@@ -27,7 +27,8 @@ from mm.config import Data, Experiment, Optim
 from mm.evals.towers import TowerRetrieval
 from mm.models.towers import Conv, Words
 from mm.objectives.contrastive.augment import forgotten, moved
-from mm.objectives.contrastive.forms import AllPairs, Augmented
+from mm.objectives.contrastive.forms import AllPairs
+from mm.objectives.contrastive.forms_with_needs import Augmented
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import weighted
 from mm.tasks.towers import Towers, TowersTask

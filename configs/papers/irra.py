@@ -23,9 +23,10 @@ from mm.evals.towers import TowerRetrieval, rows_of
 from mm.models.attention import Mask
 from mm.models.layers import Block, CrossAttention, LayerNorm, Linear
 from mm.models.towers import Dense, Patches, Words
-from mm.objectives.contrastive.forms import AllPairs, Tokens, Views, same_example, same_group
+from mm.objectives.contrastive.forms import AllPairs
 from mm.objectives.contrastive.nway import Sum
 from mm.objectives.contrastive.pair import Rows, reverse_kl
+from mm.objectives.contrastive.views import Tokens, Views, same_example, same_group
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers

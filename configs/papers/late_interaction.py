@@ -10,7 +10,9 @@ from data_pipelines.sprites import WORDS, Sprites
 from mm.config import Data, Experiment, Optim
 from mm.evals.towers import Swapped, TowerRetrieval
 from mm.models.towers import Patches, Words
-from mm.objectives.contrastive.forms import AllPairs, Late, same_example
+from mm.objectives.contrastive.forms import AllPairs
+from mm.objectives.contrastive.forms_with_needs import Late
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks.towers import Towers
 

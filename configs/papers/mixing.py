@@ -18,9 +18,10 @@ from data_pipelines.sprites import WORDS, Combinations
 from mm.config import Data, Experiment, Optim
 from mm.evals.towers import TowerRetrieval, embedded
 from mm.models.towers import Dense
-from mm.objectives.contrastive.forms import AllPairs, Geodesic, same_example
+from mm.objectives.contrastive.forms import AllPairs, Geodesic
 from mm.objectives.contrastive.geometry import log_mean_kernel
 from mm.objectives.contrastive.mixing import bezier, slerp
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers

@@ -9,8 +9,9 @@ from data_pipelines.latent import LatentViews
 from mm.config import Data, Experiment, Optim
 from mm.evals.towers import Card, LeaveOneOut, TowerRetrieval
 from mm.models.towers import Dense
-from mm.objectives.contrastive.forms import AllPairs, MultiView, same_example
+from mm.objectives.contrastive.forms import AllPairs, MultiView
 from mm.objectives.contrastive.nway import mv_dhel, mv_infonce
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks.towers import Towers
 

@@ -15,7 +15,8 @@ from data_pipelines.latent import LatentViews
 from mm.config import Data, Experiment, Optim
 from mm.evals.towers import Languages
 from mm.models.towers import Dense, Tied
-from mm.objectives.contrastive.forms import OneToK, Pairs, same_example
+from mm.objectives.contrastive.forms import OneToK, Pairs
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks.towers import Towers
 

@@ -19,7 +19,9 @@ from mm.config import Data, Experiment, Optim
 from mm.evals.ranks import ranked
 from mm.evals.towers import Card, TowerRetrieval, rows_of
 from mm.models.towers import Dense
-from mm.objectives.contrastive.forms import AllPairs, Predicted, same_example
+from mm.objectives.contrastive.forms import AllPairs
+from mm.objectives.contrastive.forms_with_needs import Predicted
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run, weighted
 from mm.tasks.towers import Towers, TowersTask

@@ -20,7 +20,7 @@ from mm.data.made import MadeSource
 from mm.evals.towers import rows_of
 from mm.models.heads import Chain, Fusion
 from mm.models.towers import Dense, Table
-from mm.objectives.contrastive.forms import Fused
+from mm.objectives.contrastive.forms_with_needs import Fused
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers
@@ -79,7 +79,7 @@ class AllSubsets:
     """Accuracy by every subset of the views; the share of steps to one view more at which it falls, the largest fall, the mean.
 
     Attributes:
-      told: as `forms.Fused`.
+      told: as `forms_with_needs.Fused`.
     """
 
     told: bool = True

@@ -12,7 +12,8 @@ from data_pipelines.xor import Xor, every_value
 from mm.config import Data, Experiment, Optim
 from mm.evals.towers import Pick
 from mm.models.towers import Dense
-from mm.objectives.contrastive.forms import AllPairs, Gram, Symile, same_example
+from mm.objectives.contrastive.forms import AllPairs, Gram, Symile
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks.towers import Towers
 

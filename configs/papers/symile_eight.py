@@ -12,7 +12,8 @@ from data_pipelines.xor import Parity, Xor
 from mm.config import Data, Experiment, Optim
 from mm.evals.towers import Pick
 from mm.models.towers import Dense
-from mm.objectives.contrastive.forms import Pairs, Symile, same_example
+from mm.objectives.contrastive.forms import Pairs, Symile
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, spread, values
 from mm.tasks.towers import Towers
 

@@ -20,8 +20,9 @@ from data_pipelines.latent import LatentViews
 from mm.config import Data, Experiment, Optim
 from mm.evals.towers import embedded
 from mm.models.towers import Dense
-from mm.objectives.contrastive.forms import AllPairs, Gram, Pairs, Triangle, same_example
+from mm.objectives.contrastive.forms import AllPairs, Gram, Pairs, Triangle
 from mm.objectives.contrastive.nway import area, volume
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers

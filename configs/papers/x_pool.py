@@ -18,8 +18,9 @@ from mm.data.made import MadeSource
 from mm.evals.ranks import ranked
 from mm.evals.towers import embedded, rows_of
 from mm.models.towers import Patches, Words
-from mm.objectives.contrastive.forms import Conditioned, same_example
+from mm.objectives.contrastive.forms_with_needs import Conditioned
 from mm.objectives.contrastive.similarity import conditioned_scores
+from mm.objectives.contrastive.views import same_example
 from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers

@@ -115,9 +115,11 @@ class Codes:
 
     Attributes:
       number: of codes. sparse: sparsemax over codes, else softmax. shared: by all modalities, else each has its own table.
+      start: standard deviation of codes at first. Sparsemax of large products is one code, and the rest never learn.
     """
 
     number: int = 64
+    start: float = 1.0
     sparse: bool = True
     shared: bool = True
 
@@ -131,7 +133,7 @@ class CodesNetwork(nnx.Module):
     def __init__(self, settings: Codes, modalities: int, width: int, *, rngs: nnx.Rngs):
         self.settings = settings
         shape = (1 if settings.shared else modalities, settings.number, width)
-        self.tables = nnx.Param(jax.random.normal(rngs.params(), shape))
+        self.tables = nnx.Param(settings.start * jax.random.normal(rngs.params(), shape))
 
     def table(self, modality: int) -> jax.Array:
         """[K, width]."""

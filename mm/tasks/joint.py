@@ -22,8 +22,9 @@ from mm.models.encoder_decoder import (
     spread_vectors,
 )
 from mm.models.layers import MLP_KINDS
-from mm.objectives.contrastive import forms
+from mm.objectives.contrastive.forms import AllPairs
 from mm.objectives.contrastive.nway import fused_to_hidden
+from mm.objectives.contrastive.views import Views, check, same_group
 from mm.objectives.masked import masked_terms
 from mm.objectives.masking import Masking, contrast_size, contrast_views, generation_views
 from mm.space import Batch, Rows, TokenSpace, View
@@ -39,14 +40,14 @@ class Contrast:
       weight: of each of its two terms beside the masked loss; 0 leaves the second encoder call out.
       modalities: how many modalities the contrast view holds (drawn per step if there are more).
       share: of a modality's tokens that the view keeps.
-      form: `contrastive.forms.Form` of the unimodal term.
+      form: `contrastive.views.Form` of the unimodal term.
       fused: weight of the fused term, as a share of `weight`; 0 leaves it out.
     """
 
     weight: float = 0.1
     modalities: int = 3
     share: float = 0.5
-    form: Any = dataclasses.field(default_factory=forms.AllPairs)
+    form: Any = dataclasses.field(default_factory=AllPairs)
     fused: float = 1.0
 
 
@@ -73,7 +74,7 @@ class Joint:
             )
         if self.contrast.weight:
             names = data.space.names[: self.contrast.modalities]
-            forms.check(self.contrast.form, names, (), "config.task.contrast (weight=0 leaves it out)")  # fmt: skip
+            check(self.contrast.form, names, (), "config.task.contrast (weight=0 leaves it out)")  # fmt: skip
         return JointTask(self, data.space, {n: t.vectors for n, t in data.tokenizers.items()})
 
     def build_for(self, space: TokenSpace) -> "JointTask":
@@ -199,11 +200,11 @@ class JointTask(TokenCalls):
         z = model.embed_unimodal(view, drawn)
         z = z.reshape(-1, len(drawn), z.shape[-1]).transpose(1, 0, 2)
         scale = jnp.minimum(jnp.exp(model.logit_scale[...]), 100.0)
-        views = forms.Views(z, there, batch.group, scale[0], {})
+        views = Views(z, there, batch.group, scale[0], {})
         terms = {"contrast/unimodal": settings.form(views, jax.random.fold_in(key, 1))}
         if settings.fused:
             hidden = (seen.T[drawn] == 0) & (seen.sum(1) > 0)
-            fused, same = model.embed_fused(encoded, visible), forms.same_group(views)
+            fused, same = model.embed_fused(encoded, visible), same_group(views)
             terms["contrast/fused"] = fused_to_hidden(fused, z, hidden, there, same, scale[1])
         return terms
 

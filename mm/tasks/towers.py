@@ -1,6 +1,6 @@
 """The towers task: one small encoder per modality, and objectives over their embeddings.
 
-Papers on contrast are configs of this task: encoders, objectives of `mm.objectives.contrastive.forms`, data.
+Papers on contrast are configs of this task: encoders, objectives of `mm.objectives.contrastive`, data.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from mm.chunks import mapped
 from mm.errors import UserError, nearest
 from mm.models.layers import unit
 from mm.models.towers import Tied
-from mm.objectives.contrastive.forms import Form, Tokens, Views, check
 from mm.objectives.contrastive.momentum import follow
+from mm.objectives.contrastive.views import Form, Tokens, Views, check
 from mm.tasks import Terms
 
 CHUNKS = 32, 1024  # rows that are embedded in one compiled call
@@ -31,7 +31,7 @@ class Towers:
 
     Attributes:
       encoders: column -> settings of its encoder (`mm.models.towers`), in the order of the objectives.
-      objectives: name -> (weight, `forms.Form`).
+      objectives: name -> (weight, `views.Form`).
       head: a network on top, which objectives may use (`mm.models.heads`).
       width: of embeddings, which have length 1.
       scale: inverse temperature at the start. learned: whether it is trained, up to `most`.

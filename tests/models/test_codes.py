@@ -6,7 +6,8 @@ import pytest
 from flax import nnx
 
 from mm.models.heads import Codes
-from mm.objectives.contrastive.forms import Coded, Views
+from mm.objectives.contrastive.forms_with_needs import Coded
+from mm.objectives.contrastive.views import Views
 
 
 def made(seed=0):

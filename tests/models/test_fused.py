@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from mm.models.heads import Chain, Fusion
-from mm.objectives.contrastive.forms import Fused, Views
+from mm.objectives.contrastive.forms_with_needs import Fused
+from mm.objectives.contrastive.views import Views
 
 
 def unit(x):

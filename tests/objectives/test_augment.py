@@ -6,7 +6,9 @@ import numpy as np
 
 from mm.models.towers import Conv, Dense
 from mm.objectives.contrastive.augment import forgotten, moved
-from mm.objectives.contrastive.forms import AllPairs, Augmented, same_example
+from mm.objectives.contrastive.forms import AllPairs
+from mm.objectives.contrastive.forms_with_needs import Augmented
+from mm.objectives.contrastive.views import same_example
 from mm.tasks.towers import Towers, TowersTask
 
 

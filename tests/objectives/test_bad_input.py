@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from mm.errors import UserError
 from mm.models.heads import Gate
+from mm.models.layers import unit
 from mm.models.towers import Dense
-from mm.objectives.contrastive import forms, geometry, nway, pair
+from mm.objectives.contrastive import forms, forms_with_needs, geometry, nway, pair
+from mm.objectives.contrastive.views import Views
 from mm.tasks.towers import Towers
 
 ROWS, WIDTH, TOKENS = 5, 8, 3
@@ -36,15 +38,15 @@ def nudged(key, rows):
 FORMS = {
     **{f"all pairs, {n}": (2, forms.AllPairs(target=given_target, reduction=r)) for n, r in REDUCTIONS.items()},
     "pairs": (3, forms.Pairs(of=((0, 1), (2, 1)), target=given_target)),
-    **{f"late, {pool}": (2, forms.Late(target=given_target, pool=pool)) for pool in ("max", "softmax")},
+    **{f"late, {pool}": (2, forms_with_needs.Late(target=given_target, pool=pool)) for pool in ("max", "softmax")},
     "1-to-k": (3, forms.OneToK()), "symile": (3, forms.Symile()), "symile, every": (2, forms.Symile(every=True)),
     "gram": (4, forms.Gram(target=given_target)), "gram, hard": (2, forms.Gram(target=given_target, smoothing=0.0)),
     "triangle": (3, forms.Triangle(target=given_target)),
     "mv_infonce": (3, forms.MultiView()), "mv_dhel": (3, forms.MultiView(loss=nway.mv_dhel)),
     "alignment": (3, forms.OfPairs(term=geometry.alignment)), "cross": (3, forms.OfPairs(term=geometry.cross_uniformity)),
     "uniformity": (3, forms.OfEach(term=geometry.uniformity)),
-    "conditioned": (3, forms.Conditioned(target=given_target)), "weighted": (2, forms.Weighted()),
-    "augmented": (2, forms.Augmented(form=forms.AllPairs(target=given_target), by={"m0": nudged, "m1": None})),
+    "conditioned": (3, forms_with_needs.Conditioned(target=given_target)), "weighted": (2, forms.Weighted()),
+    "augmented": (2, forms_with_needs.Augmented(form=forms.AllPairs(target=given_target), by={"m0": nudged, "m1": None})),
 }  # fmt: skip
 
 
@@ -56,10 +58,10 @@ def compiled(name):
     def loss(raw, there, scale, target):
         dtype = raw.dtype
         tokens = tuple((x.astype(dtype), jnp.ones(x.shape[:2], bool) & t[:, None]) for x, t in zip(raw, there, strict=True))  # fmt: skip
-        z = forms.unit(raw.sum(2)).astype(dtype)
+        z = unit(raw.sum(2)).astype(dtype)
         columns = {"target": target} | {f"m{i}": x for i, x in enumerate(raw)}
-        embed = lambda _, rows: forms.unit(rows.sum(1)).astype(dtype)
-        views = forms.Views(z, there, jnp.arange(ROWS), scale, columns, tokens, embed)
+        embed = lambda _, rows: unit(rows.sum(1)).astype(dtype)
+        views = Views(z, there, jnp.arange(ROWS), scale, columns, tokens, embed)
         return form(views, jax.random.key(0))
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 2), has_aux=True)), number
@@ -149,18 +151,18 @@ REFUSED = {
     "most infinite": (lambda: towers(most=float("inf")), "most=inf"),
     "scale above most": (lambda: towers(scale=200.0), "where it would stay"),
     "one modality": (lambda: towers(1, forms.Gram()), "at least two modalities"),
-    "temperature 0 of the pool": (lambda: towers(3, forms.Conditioned(temperature=0.0)), "temperature=0.0"),
+    "temperature 0 of the pool": (lambda: towers(3, forms_with_needs.Conditioned(temperature=0.0)), "temperature=0.0"),
     "a pair of nobody": (lambda: towers(2, forms.Pairs(of=((0, 2),))), "modalities are 0 .. 1"),
-    "three in a pair": (lambda: towers(3, forms.Late()), "of 2 modalities, there are 3"),
+    "three in a pair": (lambda: towers(3, forms_with_needs.Late()), "of 2 modalities, there are 3"),
     "three in a weighted pair": (lambda: towers(3, forms.Weighted()), "of 2 modalities, there are 3"),
     "a triangle of two": (lambda: towers(2, forms.Triangle()), "of 3 modalities, there are 2"),
     "no such anchor": (lambda: towers(3, forms.Gram(anchor=3)), "anchor=3"),
     "no such corner": (lambda: towers(3, forms.Triangle(anchor=-1)), "anchor=-1"),
     "smoothing above 1": (lambda: towers(3, forms.Gram(smoothing=1.5)), "smoothing=1.5"),
-    "no head": (lambda: towers(3, forms.GatedSymile()), "needs head"),
-    "no teacher": (lambda: towers(3, forms.Predicted()), "needs teacher"),
-    "other modalities": (lambda: towers(2, forms.Augmented(form=forms.AllPairs(), by={"m0": None})), "by=.'m0'"),
-    "within": (lambda: towers(2, forms.Augmented(form=forms.Triangle(), by={"m0": None, "m1": None})), "of 3 mod"),
+    "no head": (lambda: towers(3, forms_with_needs.GatedSymile()), "needs head"),
+    "no teacher": (lambda: towers(3, forms_with_needs.Predicted()), "needs teacher"),
+    "other modalities": (lambda: towers(2, forms_with_needs.Augmented(form=forms.AllPairs(), by={"m0": None})), "by=.'m0'"),
+    "within": (lambda: towers(2, forms_with_needs.Augmented(form=forms.Triangle(), by={"m0": None, "m1": None})), "of 3 mod"),
 }  # fmt: skip
 
 
@@ -181,8 +183,8 @@ def test_reductions_that_cannot_work_are_refused():
 def test_what_can_work_is_taken():
     for number, form in FORMS.values():
         towers(number, form).validate()
-    towers(3, forms.GatedSymile(), head=Gate()).validate()
-    towers(3, forms.Predicted(), teacher=0.9).validate()
+    towers(3, forms_with_needs.GatedSymile(), head=Gate()).validate()
+    towers(3, forms_with_needs.Predicted(), teacher=0.9).validate()
 
 
 def test_terms_of_geometry_are_means_over_what_is_there():

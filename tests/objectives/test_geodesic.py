@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mm.objectives.contrastive import mixing
-from mm.objectives.contrastive.forms import Geodesic, Views
+from mm.objectives.contrastive.forms import Geodesic
+from mm.objectives.contrastive.views import Views
 
 
 def unit(*shape, seed=0):

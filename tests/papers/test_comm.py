@@ -8,7 +8,7 @@ from flax import nnx
 from mm.models.heads import Fusion
 from mm.models.towers import Dense
 from mm.objectives.contrastive import nway
-from mm.objectives.contrastive.forms import Comm
+from mm.objectives.contrastive.forms_with_needs import Comm
 from mm.papers import table
 from mm.tasks.towers import Towers, TowersTask
 

@@ -6,7 +6,8 @@ import pytest
 
 from mm.errors import UserError
 from mm.models.towers import Dense, Given
-from mm.objectives.contrastive.forms import Views, Weighted
+from mm.objectives.contrastive.forms import Weighted
+from mm.objectives.contrastive.views import Views
 from mm.tasks.towers import Towers, TowersTask
 
 

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 
 from data_pipelines.sprites import ATTRIBUTES, VALUES, WORDS
-from mm.objectives.contrastive.forms import AllPairs, Views
+from mm.objectives.contrastive.forms import AllPairs
+from mm.objectives.contrastive.views import Views
 from mm.papers import table
 
 module = table.opened("graded_targets")

@@ -6,7 +6,7 @@ import pytest
 
 from mm.errors import UserError
 from mm.models.towers import Dense
-from mm.objectives.contrastive.forms import Predicted
+from mm.objectives.contrastive.forms_with_needs import Predicted
 from mm.papers import table
 from mm.tasks.towers import Towers, TowersTask
 

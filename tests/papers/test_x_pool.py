@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from mm.objectives.contrastive.forms import Conditioned, Views
+from mm.objectives.contrastive.forms_with_needs import Conditioned
 from mm.objectives.contrastive.similarity import conditioned_scores
+from mm.objectives.contrastive.views import Views
 from mm.papers import table
 
 scores_of = jax.jit(conditioned_scores, static_argnums=2)

@@ -1,4 +1,4 @@
-"""Rows made a little different, which mean the same: for objectives that embed rows anew (`forms.Augmented`)."""
+"""Rows made a little different, which mean the same: for objectives that embed rows anew (`forms_with_needs.Augmented`)."""
 
 import jax
 import jax.numpy as jnp
