@@ -27,7 +27,11 @@ from mm.papers import Found, Paper, Verdict, mean, spread, values
 from mm.tasks import Run
 from mm.tasks.towers import Towers
 
-ARMS = {"sparsemax": Codes(), "softmax": Codes(sparse=False), "own-tables": Codes(shared=False)}
+ARMS = {
+    "sparsemax": Codes(start=0.02),
+    "softmax": Codes(start=0.02, sparse=False),
+    "own-tables": Codes(start=0.02, shared=False),
+}
 NAMED = ("shape", "size", "colour")
 OBJECT = np.array([0, 1, 4, 5])  # of 16 patches: the object is always at the top left
 PAPER = Paper(
@@ -111,7 +115,7 @@ def get_config(arg: str = "sparsemax") -> Experiment:
         data=Data(source=Combinations(modalities=("image", "caption", "attributes"), rows=(10_000, 500, 1000)), batch_size=64),
         optim=Optim(lr=2e-3, warmup=50, b2=0.98, weight_decay=0.01, clip_norm=0.0),
         evals=(Fired(),),
-        steps=400,
+        steps=1200,
         log_every=100,
     )  # fmt: skip
 
