@@ -41,9 +41,26 @@ LONGER = ("masked-flops", "contrast-flops", "two-stage-flops")
 OWN = {"two-stage": (0.25, 0.5, 0.75, 0.9), "dream": (0.005, 0.05, 0.3, 1.0)}
 """Share of the steps before contrast takes over; weight of contrast."""
 MISSING = (0.2, 0.5, 0.8)
-BEST = ("joint-0.1", RATES[1])
-"""The arm, and its rate, whose modalities go missing."""
-CHOSEN: dict[str, float] = {}
+BEST = ("joint-0.3", RATES[2])
+"""The arm, and its rate, whose modalities go missing: the best of the trials."""
+CHOSEN: dict[str, float] = {
+    **{
+        "masked": 0.012,
+        "contrast": 0.006,
+        "joint-0.003": 0.006,
+        "joint-0.01": 0.006,
+        "joint-0.03": 0.006,
+        "joint-0.1": 0.006,
+    },
+    **{
+        "joint-0.3": 0.012,
+        "joint-1.0": 0.012,
+        "two-stage": 0.5,
+        "K=1": 0.012,
+        "K=2": 0.012,
+        "dream": 1.0,
+    },
+}
 """What the trials chose: a learning rate, or a value of `OWN`."""
 
 

@@ -38,10 +38,19 @@ def test_the_best_trial_of_each_arm_is_chosen_on_its_own_side():
     assert found == {"masked": 0.006, "joint-0.1": 0.003}
 
 
+def test_what_the_runs_use_is_what_the_trials_chose():
+    kept = json.loads((joint.RESULTS / "trials.json").read_text())
+    kept.pop("format_version")
+    assert joint_study.CHOSEN == joint.choose(kept, joint_study.ARMS)
+    scores = {n: kept[f"{n}-{v}"] for n, v in joint_study.CHOSEN.items() if n.startswith("joint-")}
+    best = max(scores, key=lambda n: scores[n]["generated"] + scores[n]["retrieved"])
+    assert joint_study.BEST == (best, joint_study.CHOSEN[best])
+
+
 def test_every_arm_has_as_many_trials_and_the_same_steps():
     trials = dict(joint_study.every("trials"))
     mains = [n for n in trials if not n.endswith("-first")]
-    assert len(mains) == 3 * len(joint_study.ARMS) == 36
+    assert len(mains) == 4 * len(joint_study.ARMS) == 48
     assert all(trials[n].evals[1].split == "validation" for n in mains)
     seed = dict(joint_study.every("seed3"))
     for arm in joint_study.ARMS:
@@ -52,6 +61,14 @@ def test_every_arm_has_as_many_trials_and_the_same_steps():
     assert cost["masked-flops"] == pytest.approx(joint_cost, rel=1e-3)
     assert cost["contrast-flops"] == pytest.approx(joint_cost, rel=1e-3)
     assert cost["masked"] < 0.8 * joint_cost
+
+
+def test_missing_modalities_are_compared_with_none_missing_seed_by_seed():
+    figures = lambda x: dict.fromkeys(("generated", "coverage", "retrieved", "probe"), x)
+    seeds = [{"missing-none": figures(0.5 + s), "missing-random-0.2": figures(0.4 + s)} for s in (0, 0.1, 0.2)]
+    *_, whole, less = joint._missing(seeds, "joint-0.1", 0.006)
+    assert whole.startswith("| none | 60.0 |")
+    assert less.startswith("| random 0.2 | 50.0 (-10.0: -10.0 .. -10.0) |")
 
 
 def test_what_was_kept_is_not_run_again_and_parts_are_disjoint(tmp_path, monkeypatch):
