@@ -59,7 +59,10 @@ class Model:
                 f"{folder}: the run of {exp.name!r} trained no joint model; name the --workdir of one that did"
             )
         toks = tokenizers.load_all(exp.data.tokenizers)
-        task = exp.task.build_for(tokenizers.space_of(toks))
+        space = tokenizers.space_of(toks) if toks else getattr(exp.data.source, "space", None)
+        if space is None:
+            raise UserError(f"{folder}: its data source is not here; run from where its config is")
+        task = exp.task.build_for(space)
         checkpoints.check_tokenizers(latest, {n: t.fingerprint for n, t in toks.items()})
         part = exp.optim.evaluated
         params, _ = jax.eval_shape(task.init, jax.random.key(0))

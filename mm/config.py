@@ -53,6 +53,7 @@ class Optim:
         updates, so that `lr` means the same), Adam with Nesterov momentum for everything else.
       clip_norm: the longest that the gradient may be, all parameters together; 0 = any.
       momentum, newton_schulz: of muon; the second is its number of iterations.
+      frozen: a regular expression; parameters whose path has it somewhere are not trained ("^encoder/", "^(?!adapters)").
       ema: decay of an average of the parameters that is evaluated in their place; 0 = none.
     """
 
@@ -66,6 +67,7 @@ class Optim:
     clip_norm: float = 1.0
     momentum: float = 0.95
     newton_schulz: int = 5
+    frozen: str = ""
     ema: float = 0.0
 
     @property

@@ -61,7 +61,7 @@ def _grown(fresh: Any, old: Any, exp: config.Experiment, task: Any, kept: "Kept"
     if not hasattr(task, "rows_kept"):
         raise UserError("config.grow: only joint models grow; leave it out")
     try:
-        return states.grow(fresh, old, task.rows_kept(space, ids))
+        return states.grow(fresh, old, task.rows_kept(space, ids), task.added(space))
     except UserError as e:
         raise UserError(f"--config.init={exp.init}, grown: {e}") from e
 
@@ -73,8 +73,17 @@ Kept = tuple[TokenSpace, dict[str, np.ndarray]]
 def _kept(
     other: config.Experiment, checkpoints: checkpoint.Checkpoints, step: int, exp: config.Experiment
 ) -> Kept | None:
-    """None where both have the same tokens. Raises UserError where they do not, and nothing may grow."""
+    """None where both have the same tokens, and nothing may grow. Raises UserError where they do not."""
     toks = tokenizers.load_all(exp.data.tokenizers)
+    before, now = (getattr(e.data.source, "space", None) for e in (other, exp))
+    if before and now and not toks and not other.data.tokenizers:  # their rows are tokens already
+        if before != now and not exp.grow:
+            raise UserError(
+                f"--config.init={exp.init}: another token space: {', '.join(before.names)} there, {', '.join(now.names)} "
+                "here; start from another run, or let it grow (--config.grow)"
+            )
+        ids = {m.name: np.arange(m.vocabulary.size) for m in before.modalities if m.vocabulary}
+        return (before, ids) if exp.grow else None
     here = {name: t.fingerprint for name, t in toks.items()}
     there = checkpoints.meta(step)["tokenizers"]
     if there == here:

@@ -1,5 +1,7 @@
 """The optimizer: AdamW or Muon, with warmup and cosine decay, clipped by the global norm."""
 
+import re
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -50,6 +52,29 @@ def make_optimizer(settings: config.Optim, steps: int) -> optax.GradientTransfor
         )  # fmt: skip
     else:
         raise UserError(f"config.optim.kind={settings.kind!r}: use adamw or muon")
-    if not settings.clip_norm:
+    if settings.clip_norm:
+        made = optax.chain(optax.clip_by_global_norm(settings.clip_norm), made)
+    if not settings.frozen:
         return made
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), made)
+    kinds: dict[Hashable, Any] = {"trained": made, "frozen": optax.set_to_zero()}
+    return optax.multi_transform(kinds, lambda params: frozen(settings.frozen, params))
+
+
+def frozen(pattern: str, params: Any) -> Any:
+    """`frozen` where the path of a parameter has the pattern, `trained` elsewhere.
+
+    Raises:
+      UserError: no regular expression, or one that leaves all, or none, of them to be trained.
+    """
+    try:
+        found = re.compile(pattern)
+    except re.error as e:
+        raise UserError(f"config.optim.frozen={pattern!r}: no regular expression ({e})") from e
+    label = lambda path, _: "frozen" if found.search(path_name(path)) else "trained"
+    labels = jax.tree_util.tree_map_with_path(label, params)
+    if len(kinds := {*jax.tree.leaves(labels)}) == 1:
+        said = (
+            "leaves nothing to be trained" if "frozen" in kinds else "is the path of no parameter"
+        )
+        raise UserError(f"config.optim.frozen={pattern!r}: {said}; change it, or leave it out")
+    return labels

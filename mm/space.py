@@ -41,9 +41,16 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Sequence:
-    """Up to `max_len` tokens in reading order, the last of them the vocabulary's `eos`."""
+    """Up to `max_len` tokens in reading order, the last of them the vocabulary's `eos`.
+
+    Attributes:
+      places: positions that its tokens may have, where these are more than `max_len`; 0 = as many.
+      wraps: queries at this position and behind it are given the first one, as 4M does; 0 = none is.
+    """
 
     max_len: int
+    places: int = 0
+    wraps: int = 0
 
     @property
     def size(self) -> int:
@@ -63,9 +70,17 @@ class Vector:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Dense:
-    """Input-only values (pixels, features) of `shape` [tokens, features]; never predicted, no ids."""
+    """Input-only values (pixels, features) of `shape` [tokens, features]; never predicted, no ids.
+
+    Attributes:
+      grid: (h, w) where the tokens have places in a grid, row-major. bias: of the linear layer that reads them.
+      places: as of `Sequence`.
+    """
 
     shape: tuple[int, int]
+    grid: tuple[int, int] | None = None
+    bias: bool = False
+    places: int = 0
 
     @property
     def size(self) -> int:
@@ -79,17 +94,34 @@ class Modality:
     Attributes:
       vocabulary: whose ids its tokens have; None for a `Dense` layout.
       order: how generation reveals its tokens: `parallel` (several places at a time) or `left_to_right`.
+      seen, predicted: whether it can be an input, and a target.
     """
 
     name: str
     vocabulary: Vocabulary | None
     layout: Grid | Sequence | Vector | Dense
     order: str = "parallel"
+    seen: bool = True
+    predicted: bool = True
+
+    def __post_init__(self):
+        dense = isinstance(self.layout, Dense)
+        if dense != (self.vocabulary is None) or (dense and self.predicted):
+            raise ValueError(
+                f"modality {self.name!r}: what is dense has no vocabulary and is not predicted, all else has one"
+            )
+        if not (self.seen or self.predicted):
+            raise ValueError(f"modality {self.name!r}: neither seen nor predicted")
 
     @property
     def size(self) -> int:
-        """Places for tokens, the length of its id arrays."""
+        """Most tokens, the length of its id arrays."""
         return self.layout.size
+
+    @property
+    def places(self) -> int:
+        """Positions that its tokens may have."""
+        return max(self.size, getattr(self.layout, "places", 0))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,17 +187,21 @@ class TokenSpace:
     @property
     def places(self) -> int:
         """Places of all modalities together."""
-        return sum(m.size for m in self.modalities)
+        return sum(m.places for m in self.modalities)
 
     @property
     def starts(self) -> dict[str, int]:
         """Where each modality's places begin among all places."""
-        sizes = [m.size for m in self.modalities]
+        sizes = [m.places for m in self.modalities]
         return {m.name: sum(sizes[:i]) for i, m in enumerate(self.modalities)}
+
+    def only(self, role: str) -> "TokenSpace":
+        """The modalities with ids that are `seen`, or `predicted`."""
+        return TokenSpace(tuple(m for m in self.modalities if m.vocabulary and getattr(m, role)))
 
     def per_place(self) -> dict[str, np.ndarray]:
         """Tables over the places, int32[places]: `modality` (index), `position` (within it), `offset` (of its ids)."""
-        sizes = [m.size for m in self.modalities]
+        sizes = [m.places for m in self.modalities]
         return {
             "modality": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
             "position": np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]),
@@ -191,12 +227,14 @@ class Batch:
       present: per modality bool[B]; what is absent is neither seen, predicted nor contrasted.
       group: int32[B]; examples of one group are each other's positives in the contrast (their own
         number where only an example's own parts belong together, a class label where pairs are made by label).
+      values: of dense modalities, in place of ids: float[B, size, features].
     """
 
     ids: dict[str, Any]
     length: dict[str, Any]
     present: dict[str, Any]
     group: Any
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @jax.tree_util.register_dataclass
@@ -208,8 +246,12 @@ class View:
       ids: int32[B, N] on the id line (anything where `mask` is False).
       place: int32[B, N], which of the space's places: modality and position follow from it.
       mask: bool[B, N], False = no token (padding).
+      given: int32[B, N] on the id line, of queries that are told a token (the one before theirs); -1 = told nothing. None = all of them.
+      values: of dense modalities, all that an example has: float[B, size, features]; a token's id is its row there.
     """
 
     ids: jax.Array
     place: jax.Array
     mask: jax.Array
+    given: jax.Array | None = None
+    values: dict[str, jax.Array] = dataclasses.field(default_factory=dict)

@@ -1,5 +1,6 @@
 """The train state, a plain dict {params, buffers, opt, ema, step}, born sharded; nothing random is in it."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -44,8 +45,11 @@ def init(
     return jax.jit(lambda: fresh(task, tx, seed, ema), out_shardings=out)()
 
 
-def grow(fresh: Any, old: Any, rows: Rows) -> Any:
+def grow(fresh: Any, old: Any, rows: Rows, optional: Collection[str] = ()) -> Any:
     """The parameters `old` within those of a larger model: all that they had is as it was, the rest is `fresh`.
+
+    Args:
+      optional: paths of parts that the old model may not have at all.
 
     Raises:
       UserError: an array whose rows are not named, and that differs in shape; or that only one of the two has.
@@ -58,6 +62,8 @@ def grow(fresh: Any, old: Any, rows: Rows) -> Any:
         if found is not None and name in rows and found.shape[1:] == new.shape[1:]:
             source, target = rows[name]
             return new.at[target].set(np.asarray(found)[source])
+        if found is None and any(f"{name}/".startswith(f"{part}/") for part in optional):
+            return new
         if found is None or found.shape != new.shape or found.dtype != new.dtype:
             was = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
             raise UserError(f"{name}: {was} there, {new.dtype}{list(new.shape)} here")

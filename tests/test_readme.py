@@ -23,7 +23,9 @@ def in_small(command: str, folder: Path) -> str:
     """The command as it stands, but small, with this interpreter, and everything below `folder`."""
     if "--config" in command and "--workdir" not in command:
         name = re.search(r"--config [\w/]*?(\w+)\.py(:\w+)?", command)
-        command += f" --workdir runs/{name[1]}{(name[2] or '').replace(':', '-')}"
+        command += (
+            f" --workdir runs/{name[1]}"  # in small, `:smoke` is the same run: it is found finished
+        )
     if "--mode=generate" in command or "--mode=embed" in command:
         command += " --out generated/"
     command = re.sub(r"((?:configs|tokenizers)/[\w/]+\.py)(?!:)", r"\1:smoke", command)

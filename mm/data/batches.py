@@ -20,7 +20,7 @@ class TokenTable:
     """One column in tokens.
 
     Attributes:
-      ids: int32[N, size]. length: int32[N], filled places.
+      ids: int32[N, size]; of a dense modality its values, float32[N, size, features]. length: int32[N], filled places.
     """
 
     ids: np.ndarray
@@ -82,12 +82,15 @@ class Batches:
 
 def make_tokens(tables: Mapping[str, TokenTable], rows: Rows) -> Batch:
     """Rows -> aligned examples in tokens; what is absent has ids 0 and length 0."""
-    ids, length, present = {}, {}, {}
+    ids, length, present, values = {}, {}, {}, {}
     for name, table in tables.items():
-        present[name] = rows[name] >= 0
-        ids[name] = np.where(present[name][:, None], table.ids[rows[name]], 0)
-        length[name] = np.where(present[name], table.length[rows[name]], 0)
-    return Batch(ids, length, present, rows["group"].astype(np.int32))
+        present[name] = there = rows[name] >= 0
+        said = np.where(there.reshape(-1, *[1] * (table.ids.ndim - 1)), table.ids[rows[name]], 0)
+        if said.ndim == 3:
+            values[name], said = said, np.zeros(said.shape[:2], np.int32)
+        ids[name] = said
+        length[name] = np.where(there, table.length[rows[name]], 0)
+    return Batch(ids, length, present, rows["group"].astype(np.int32), values)
 
 
 def make_raw(columns: Mapping[str, Column], rows: Rows) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mm.data.batches import Batches, TokenTable, make_raw, make_tokens, serve
 from mm.data.columns import digest
 from mm.data.records import CorruptLog
 from mm.errors import UserError, nearest
-from mm.space import Batch
+from mm.space import Batch, Dense
 from mm.tokenizers import Tokenizer
 
 CHUNK = 2048  # rows that are tokenized at a time
@@ -118,6 +118,11 @@ class OpenData:
             length={name: array() for name in sizes},
             present={name: array(dtype=np.bool_) for name in sizes},
             group=array(),
+            values={
+                m.name: array(*m.layout.shape, dtype=np.float32)
+                for m in self.space.modalities
+                if isinstance(m.layout, Dense)
+            },
         )
 
     def batches(

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from mm.optim import decays
 
@@ -33,3 +34,28 @@ def adapted(params: Any, adapters: Adapters) -> Any:
     """The parameters with a b added to every kernel; `params` themselves, to the bit, where b is 0."""
     add = lambda x, f: x if f is None else x + f["a"] @ f["b"]
     return jax.tree.map(add, params, adapters)
+
+
+ADAPTERS = "adapters"
+"""Where a model that has some keeps them among its parameters."""
+
+
+def with_adapters(params: dict[str, Any], rank: int, key: jax.Array) -> dict[str, Any]:
+    """The parameters with fresh adapters of their kernels beside them."""
+    flat = traverse_util.flatten_dict(low_rank(params, rank, key))
+    return params | {
+        ADAPTERS: traverse_util.unflatten_dict({p: x for p, x in flat.items() if x is not None})
+    }
+
+
+def without_adapters(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that `with_adapters` was given, the adapters added to the kernels; as they are where there are none."""
+    if ADAPTERS not in params:
+        return params
+    flat: dict[Any, Any] = traverse_util.flatten_dict(
+        {n: x for n, x in params.items() if n != ADAPTERS}
+    )
+    factors: dict[Any, Any] = traverse_util.flatten_dict(params[ADAPTERS])
+    for path in {p[:-1] for p in factors}:
+        flat[path] = flat[path] + factors[*path, "a"] @ factors[*path, "b"]
+    return traverse_util.unflatten_dict(flat)

@@ -22,11 +22,13 @@ class Mask(NamedTuple):
       queries: int32[B, Q], or [B, 1] where all have one group. keys: int32[B, K]; `PADDING` is nobody's group.
       causal: bool[B, Q]; None = none of them is. Where one is, queries and keys are the same tokens,
         in reading order.
+      silent: bool[B], rows whose queries get zeros; None = none of them.
     """
 
     queries: jax.Array
     keys: jax.Array
     causal: jax.Array | None = None
+    silent: jax.Array | None = None
 
     @classmethod
     def of_keys(cls, there: jax.Array) -> "Mask":
@@ -67,7 +69,10 @@ def attention(
     """
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"attention {impl!r} does not exist; known: {', '.join(IMPLEMENTATIONS)}")
-    return IMPLEMENTATIONS[impl](q_bhqd, k_bhkd, v_bhkd, mask)
+    out = IMPLEMENTATIONS[impl](q_bhqd, k_bhkd, v_bhkd, mask)
+    if isinstance(mask, Mask) and mask.silent is not None:
+        out = jnp.where(mask.silent[:, None, None, None], 0, out)
+    return out
 
 
 def _dense(mask: Mask | jax.Array) -> jax.Array:

@@ -43,10 +43,39 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ self.kernel[...].astype(self.dtype)
-        if self.bias is not None:
-            y = y + self.bias[...].astype(self.dtype)
+        flat, kernel = x.reshape(-1, x.shape[-1]), self.kernel[...]
+        bias = None if self.bias is None else self.bias[...]
+        if self.dtype == jnp.float32:
+            y = flat.astype(jnp.float32) @ kernel
+            y = y if bias is None else y + bias
+        else:
+            y = rounded_once(flat.astype(self.dtype), kernel, bias)
         return y.reshape(*x.shape[:-1], -1)
+
+
+@jax.custom_vjp
+def rounded_once(x_nd: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """x W + b in the dtype of x, of float32 sums; products of the gradient are in that dtype as well.
+
+    Args:
+      kernel, bias: float32; so are their gradients, which are rounded nowhere.
+    """
+    y = jnp.matmul(x_nd, kernel.astype(x_nd.dtype), preferred_element_type=jnp.float32)
+    return (y if bias is None else y + bias).astype(x_nd.dtype)
+
+
+def _rounded_once(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, Any]:
+    return rounded_once(x, kernel, bias), (x, kernel, bias)
+
+
+def _rounded_once_gradient(kept: Any, g: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
+    x, kernel, bias = kept
+    to_kernel = jnp.matmul(x.T, g, preferred_element_type=jnp.float32)
+    to_bias = None if bias is None else g.astype(jnp.float32).sum(0)
+    return g @ kernel.astype(g.dtype).T, to_kernel, to_bias
+
+
+rounded_once.defvjp(_rounded_once, _rounded_once_gradient)
 
 
 class LayerNorm(nnx.Module):

@@ -28,7 +28,7 @@ def splash_attention(
 ) -> jax.Array:
     """As `attention.attention`."""
     count = q_bhqd.shape[2]
-    queries, keys, causal = mask
+    queries, keys, causal, _ = mask
     queries = jnp.broadcast_to(queries, (q_bhqd.shape[0], count))
     # A query without a key gets the padding: the kernel would divide by zero, or count what is added here.
     lonely = ~(queries[:, :, None] == keys[:, None, :]).any(-1)

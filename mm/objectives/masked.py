@@ -30,9 +30,11 @@ def masked_terms(
     terms = {}
     modality = jnp.asarray(space.per_place()["modality"])[targets.place]
     for i, m in enumerate(space.modalities):
+        if not m.predicted:
+            continue
         mine = (modality == i) & targets.mask
         start = jnp.where(modality < i, targets.mask, False).sum(1)
-        capacity = min(m.size, targets.mask.shape[1])
+        capacity = min(m.places, targets.mask.shape[1])
         slot = start[:, None] + jnp.arange(capacity)
         valid = jnp.arange(capacity) < mine.sum(1)[:, None]
         slot = jnp.where(valid, slot, 0)

@@ -6,13 +6,15 @@ cumulative sums: XLA's sorts are slow on CPU.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mm.errors import UserError
 from mm.sharding import split_rows
-from mm.space import Batch, TokenSpace, View
+from mm.space import Batch, Modality, TokenSpace, View
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -68,36 +70,63 @@ class Masking:
     further: float = 0.5
     warmup: Warmup | None = None
 
+    def views(
+        self, key: jax.Array, space: TokenSpace, batch: Batch, hidden: jax.Array | None = None
+    ) -> tuple[View, View, jax.Array]:
+        """See `generation_views`."""
+        return generation_views(key, self, space, batch, hidden)
+
+    def validate(self) -> None:
+        """Raises UserError for sizes that hold nothing."""
+        if min(self.visible, self.targets) < 1:
+            raise UserError("config.task.masking: visible and targets must be at least 1")
+
+    def check(self, space: TokenSpace) -> None:
+        """Every token space will do."""
+
 
 def lengths(batch: Batch, space: TokenSpace) -> jax.Array:
     """int32[B, M]: how many tokens each modality really has (0 = absent)."""
     return jnp.stack([jnp.where(batch.present[n], batch.length[n], 0) for n in space.names], 1)
 
 
+class Roles(NamedTuple):
+    """bool[M]: which modalities can be inputs, and targets."""
+
+    seen: np.ndarray
+    predicted: np.ndarray
+
+    @classmethod
+    def of(cls, space: TokenSpace) -> "Roles":
+        """Those of a token space."""
+        return cls(*(np.array([getattr(m, r) for m in space.modalities]) for r in cls._fields))
+
+
 def draw_counts(
-    key: jax.Array, settings: Masking, length: jax.Array, hidden: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
+    key: jax.Array, settings: Masking, roles: Roles, length: jax.Array, hidden: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Visible and target tokens per modality, int32[B, M] each, from the mixture, or as the warm-up has drawn."""
     pick, a, b = jax.random.split(key, 3)
     if settings.warmup and hidden is not None:
-        visible, targets = whole_counts(b, settings, length, 1 - hidden)
+        visible, targets = whole_counts(b, settings, roles, length, 1 - hidden)
         return visible, jnp.where(hidden >= settings.warmup.generated, targets, 0)
     share = settings.whole / (settings.whole + settings.dirichlet)
     whole = jax.random.uniform(pick, (length.shape[0], 1)) < share
-    first, second = dirichlet_counts(a, settings, length), whole_counts(b, settings, length)
+    first = dirichlet_counts(a, settings, roles, length)
+    second = whole_counts(b, settings, roles, length)
     return jnp.where(whole, second[0], first[0]), jnp.where(whole, second[1], first[1])
 
 
 def dirichlet_counts(
-    key: jax.Array, settings: Masking, length: jax.Array
+    key: jax.Array, settings: Masking, roles: Roles, length: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """A random number of visible tokens, shared out among the modalities present by a Dirichlet draw; likewise targets."""
     k1, k2, k3, k4, k5 = jax.random.split(key, 5)
     rows = length.shape[0]
     alpha = jnp.asarray(settings.alphas)[jax.random.randint(k1, (rows, 1), 0, len(settings.alphas))]
     seen = jax.random.randint(k2, (rows, 1), 1, settings.visible + 1)
-    visible = share_out(k3, alpha, seen, length)
-    hidden = length - visible
+    visible = share_out(k3, alpha, seen, length * roles.seen)
+    hidden = (length - visible) * roles.predicted
     targets = share_out(k4, alpha, jnp.full((rows, 1), settings.targets), hidden)
     # What the shares left unused goes to whoever still hides tokens, in a random order of modalities.
     return visible, fill(k5, targets, hidden, settings.targets)
@@ -123,8 +152,8 @@ def fill(key: jax.Array, count: jax.Array, limit: jax.Array, total: int) -> jax.
 
 
 def whole_counts(
-    key: jax.Array, settings: Masking, length: jax.Array, part: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
+    key: jax.Array, settings: Masking, roles: Roles, length: jax.Array, part: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """One modality, or a random subset, whole (or, seldom, none), and of another one a part: int32[B, M] each.
 
     Whatever is hidden is a target: one reading of the context is asked about all that it does not show.
@@ -135,9 +164,10 @@ def whole_counts(
     k1, k2, k3, k4, k5, k6, k7 = jax.random.split(key, 7)
     rows, modalities = length.shape
     present = length > 0
-    noise = jnp.where(present, jax.random.uniform(k1, length.shape), -1.0)
+    askable = present & roles.predicted
+    noise = jnp.where(askable, jax.random.uniform(k1, length.shape), -1.0)
     target = jax.nn.one_hot(noise.argmax(-1), modalities, dtype=bool)
-    others = present & ~target
+    others = present & ~target & roles.seen
     # The sources: the other modality with the largest draw, and half of the time any others besides.
     draw = jnp.where(others, jax.random.uniform(k2, length.shape), -1.0)
     one = jax.nn.one_hot(draw.argmax(-1), modalities, dtype=bool) & others
@@ -155,8 +185,9 @@ def whole_counts(
     u1, u2 = jax.random.uniform(k6, (2, rows, 1))
     part = jnp.where(u1 < settings.nothing, 0.0, u2) if part is None else part
     shown = jnp.minimum(jnp.floor(part * length), settings.visible - used).astype(jnp.int32)
-    visible = jnp.where(source, length, jnp.where(target, shown, 0))
-    return visible, fill(k7, jnp.zeros_like(length), length - visible, settings.targets)
+    visible = jnp.where(source, length, jnp.where(target & roles.seen, shown, 0))
+    hidden = (length - visible) * roles.predicted
+    return visible, fill(k7, jnp.zeros_like(length), hidden, settings.targets)
 
 
 def ranks(values: jax.Array) -> jax.Array:
@@ -180,8 +211,13 @@ def token_ranks(key: jax.Array, space: TokenSpace, length: jax.Array) -> jax.Arr
         if m.order == "left_to_right":
             prefix = jax.random.uniform(k2, (length.shape[0], 1)) < 0.5
             u = jnp.where(prefix, position / m.size, u)
-        parts.append(ranks(jnp.where(position < length[:, i : i + 1], u, 2.0)))
+        parts.append(over_places(m, ranks(jnp.where(position < length[:, i : i + 1], u, 2.0))))
     return jnp.concatenate(parts, 1)
+
+
+def over_places(m: Modality, x: jax.Array) -> jax.Array:
+    """[B, size] -> [B, places]: places beyond the most tokens hold none (a rank that is never reached)."""
+    return jnp.pad(x, ((0, 0), (0, m.places - m.size)), constant_values=m.places)
 
 
 def pack(chosen: jax.Array, ids: jax.Array, size: int) -> View:
@@ -201,8 +237,17 @@ def pack(chosen: jax.Array, ids: jax.Array, size: int) -> View:
 
 
 def line_ids(batch: Batch, space: TokenSpace) -> jax.Array:
-    """All tokens of a batch on the id line, int32[B, places]."""
-    return jnp.concatenate([batch.ids[n] + space.offset(n) for n in space.names], 1)
+    """All tokens of a batch on the id line, int32[B, places]; of what is dense, which of its rows."""
+    rows = len(batch.group)
+    ids = [
+        batch.ids[m.name] + space.offset(m.name)
+        if m.vocabulary
+        else jnp.broadcast_to(jnp.arange(m.size, dtype=jnp.int32), (rows, m.size))
+        for m in space.modalities
+    ]
+    return jnp.concatenate(
+        [over_places(m, i) for m, i in zip(space.modalities, ids, strict=True)], 1
+    )
 
 
 def generation_views(
@@ -215,17 +260,19 @@ def generation_views(
     """
     k1, k2 = jax.random.split(key)
     length = lengths(batch, space)
-    visible, targets = draw_counts(k1, settings, length, hidden)
+    visible, targets = draw_counts(k1, settings, Roles.of(space), length, hidden)
     modality = space.per_place()["modality"]
     rank = token_ranks(k2, space, length)
     seen = rank < visible[:, modality]
     asked = ~seen & (rank < (visible + targets)[:, modality])
     ids = line_ids(batch, space)
-    return pack(seen, ids, settings.visible), pack(asked, ids, settings.targets), visible
+    shown = dataclasses.replace(pack(seen, ids, settings.visible), values=batch.values)
+    return shown, pack(asked, ids, settings.targets), visible
 
 
 def contrast_views(
-    key: jax.Array, space: TokenSpace, batch: Batch, modalities: int, share: float, hidden: jax.Array | None = None
+    key: jax.Array, space: TokenSpace, batch: Batch, modalities: int, share: float, hidden: jax.Array | None = None,
+    of: tuple[str, ...] = (),
 ) -> tuple[View, jax.Array, jax.Array]:  # fmt: skip
     """For some modalities, an independent random subset of fixed size of each example's tokens.
 
@@ -233,7 +280,7 @@ def contrast_views(
     masks instead of contents. Each modality's subset is drawn on its own, its size fixed.
 
     Args:
-      modalities: how many are drawn (the same ones for the whole batch).
+      modalities: how many are drawn (the same ones for the whole batch). of: from these; () = all.
       share: of a modality's places that are kept, at least one.
       hidden: float[B, M], what is hidden of each besides (of its tokens); drawn apart, or sizes would be fingerprints too.
 
@@ -244,11 +291,11 @@ def contrast_views(
     k1, k2 = jax.random.split(key)
     sizes = np.array([m.size for m in space.modalities])
     keep = np.maximum(np.ceil(sizes * share).astype(int), 1)
-    count, width = contrast_size(space, modalities, share)
+    count, width = contrast_size(space, modalities, share, of)
     length = lengths(batch, space)
-    drawn = jnp.arange(len(sizes))
-    if modalities < len(sizes):
-        drawn = jax.random.permutation(k1, len(sizes))[:modalities]
+    drawn = jnp.asarray([space.index(n) for n in of or space.names])
+    if count < len(drawn):
+        drawn = drawn[jax.random.permutation(k1, len(drawn))[:count]]
     ids, rows = line_ids(batch, space), []
     owner = space.per_place()["modality"]
     rank = independent_ranks(k2, space, length)
@@ -260,13 +307,18 @@ def contrast_views(
         rows.append(pack(chosen, ids, width))
     # Example by example, so that a batch that is split over devices stays where it is.
     view = jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, width), *rows)
-    return view, drawn, length.T[drawn] > 0
+    values = {
+        n: jnp.repeat(v, count, axis=0) for n, v in batch.values.items() if n in (of or space.names)
+    }
+    return dataclasses.replace(view, values=values), drawn, length.T[drawn] > 0
 
 
-def contrast_size(space: TokenSpace, modalities: int, share: float) -> tuple[int, int]:
+def contrast_size(
+    space: TokenSpace, modalities: int, share: float, of: tuple[str, ...] = ()
+) -> tuple[int, int]:
     """How many modalities the contrast's view has, and how many tokens of each."""
-    most = max(m.size for m in space.modalities)
-    return min(modalities, len(space.modalities)), max(int(np.ceil(most * share)), 1)
+    sizes = [space[n].size for n in of or space.names]
+    return min(modalities, len(sizes)), max(int(np.ceil(max(sizes) * share)), 1)
 
 
 def independent_ranks(key: jax.Array, space: TokenSpace, length: jax.Array) -> jax.Array:
@@ -274,5 +326,6 @@ def independent_ranks(key: jax.Array, space: TokenSpace, length: jax.Array) -> j
     parts = []
     for i, m in enumerate(space.modalities):
         u = jax.random.uniform(jax.random.fold_in(key, i), (length.shape[0], m.size))
-        parts.append(ranks(jnp.where(jnp.arange(m.size) < length[:, i : i + 1], u, 2.0)))
+        there = jnp.arange(m.size) < length[:, i : i + 1]
+        parts.append(over_places(m, ranks(jnp.where(there, u, 2.0))))
     return jnp.concatenate(parts, 1)

@@ -11,11 +11,14 @@ from etils.epath import Path
 from flax import nnx
 
 from mm import flops
-from mm.errors import UserError
+from mm.errors import UserError, nearest
 from mm.generate.sampling import Sampler
+from mm.models.adapters import ADAPTERS, with_adapters
 from mm.models.attention import IMPLEMENTATIONS
 from mm.models.encoder_decoder import (
+    CONTRAST,
     POSITIONS,
+    TABLES,
     EncoderDecoder,
     Model,
     rows_kept,
@@ -26,10 +29,13 @@ from mm.objectives.contrastive.forms import AllPairs
 from mm.objectives.contrastive.nway import fused_to_hidden
 from mm.objectives.contrastive.views import Views, check, same_group
 from mm.objectives.masked import masked_terms
-from mm.objectives.masking import Masking, contrast_size, contrast_views, generation_views
+from mm.objectives.masking import Masking, contrast_size, contrast_views
 from mm.space import Batch, Rows, TokenSpace, View
 from mm.tasks import Terms
 from mm.tasks.token_calls import TokenCalls
+
+AVERAGES = ("modality", "vocabulary")
+ALL = "masked/all"
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -38,7 +44,7 @@ class Contrast:
 
     Attributes:
       weight: of each of its two terms beside the masked loss; 0 leaves the second encoder call out.
-      modalities: how many modalities the contrast view holds (drawn per step if there are more).
+      modalities: how many modalities the contrast view holds (drawn per step if there are more). of: from these; () = all.
       share: of a modality's tokens that the view keeps.
       form: `contrastive.views.Form` of the unimodal term.
       fused: weight of the fused term, as a share of `weight`; 0 leaves it out.
@@ -46,6 +52,7 @@ class Contrast:
 
     weight: float = 0.1
     modalities: int = 3
+    of: tuple[str, ...] = ()
     share: float = 0.5
     form: Any = dataclasses.field(default_factory=AllPairs)
     fused: float = 1.0
@@ -56,24 +63,37 @@ class Joint:
     """Settings of the joint task.
 
     Attributes:
-      masked: weight of masked generation, shared out to its modalities by `shares` (1 each by default); 0 leaves the decoder out.
+      masking: `masking.Masking`, or `masking_4m.Masking4M`.
+      masked: weight of masked generation; 0 leaves the decoder out.
+      average: of its cross-entropies. `modality`: over the tokens of each modality, then over all that can be predicted, by
+        `shares` (1 each by default; one that nothing is asked of counts 0: 4M's `mod`); `vocabulary`: over all tokens, each
+        counted as often as it has ids to choose from (4M's `token`).
       samplers: how each modality is sampled, in evaluation and in use.
+      adapters: rank of factors beside every kernel (`mm.models.adapters`), for training with the rest frozen
+        (`config.optim.frozen="^(?!adapters)"`); 0 = none.
     """
 
     model: Model = dataclasses.field(default_factory=Model)
-    masking: Masking = dataclasses.field(default_factory=Masking)
+    masking: Any = dataclasses.field(default_factory=Masking)
     contrast: Contrast = dataclasses.field(default_factory=Contrast)
     masked: float = 1.0
+    average: str = "modality"
     shares: dict[str, float] = dataclasses.field(default_factory=dict)
     samplers: dict[str, Sampler] = dataclasses.field(default_factory=dict)
+    adapters: int = 0
 
     def build(self, data: Any) -> "JointTask":
         if data.space is None:
             raise UserError(
                 "config.data.tokenizers is empty: the joint task needs a tokenizer per modality"
             )
+        self.masking.check(data.space)
         if self.contrast.weight:
-            names = data.space.names[: self.contrast.modalities]
+            if unknown := [n for n in self.contrast.of if n not in data.space.names]:
+                raise UserError(
+                    f"config.task.contrast.of: no modality {unknown[0]!r}{nearest(unknown[0], data.space.names)}"
+                )
+            names = (self.contrast.of or data.space.names)[: self.contrast.modalities]
             check(self.contrast.form, names, (), "config.task.contrast (weight=0 leaves it out)")  # fmt: skip
         return JointTask(self, data.space, {n: t.vectors for n, t in data.tokenizers.items()})
 
@@ -87,7 +107,7 @@ class Joint:
             raise UserError(
                 f"config.task.model.width={m.width}: must be a multiple of 4 and of 2 x heads ({m.heads})"
             )
-        for field in ("width", "heads", "encoder_layers", "decoder_layers", "embed_dim"):
+        for field in ("width", "heads", "encoder_layers", "decoder_layers"):
             if getattr(m, field) < 1:
                 raise UserError(
                     f"config.task.model.{field}={getattr(m, field)}: must be at least 1"
@@ -102,18 +122,43 @@ class Joint:
             raise UserError(
                 f"config.task.model.positions={m.positions!r}: use {', '.join(POSITIONS)}"
             )
+        if m.tables not in TABLES:
+            raise UserError(f"config.task.model.tables={m.tables!r}: use {', '.join(TABLES)}")
+        if self.contrast.weight and m.embed_dim < 1:
+            raise UserError(
+                f"config.task.model.embed_dim={m.embed_dim}: contrast needs embeddings; at least 1, or contrast.weight=0"
+            )
         if not 1 <= m.embed_layers <= m.encoder_layers:
             raise UserError(
                 f"config.task.model.embed_layers={m.embed_layers}: must be 1 .. encoder_layers ({m.encoder_layers})"
             )
-        if min(self.masking.visible, self.masking.targets) < 1:
-            raise UserError("config.task.masking: visible and targets must be at least 1")
+        self.masking.validate()
+        if self.average not in AVERAGES:
+            raise UserError(f"config.task.average={self.average!r}: use {', '.join(AVERAGES)}")
         if not (self.masked or self.contrast.weight):
             raise UserError(
                 "config.task: masked=0 and contrast.weight=0: nothing would be learned; set one of them"
             )
         if not 0 < self.contrast.share <= 1:
             raise UserError(f"config.task.contrast.share={self.contrast.share}: must be in (0, 1]")
+
+
+def masked_weights(settings: Joint, space: TokenSpace) -> dict[str, float]:
+    """What each term of masked generation counts in the loss."""
+    if settings.average == "vocabulary":
+        return {ALL: settings.masked}
+    shares = {m.name: settings.shares.get(m.name, 1.0) for m in space.modalities if m.predicted}
+    return {f"masked/{n}": settings.masked * s / sum(shares.values()) for n, s in shares.items()}
+
+
+def by_vocabulary(terms: Terms, space: TokenSpace) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropies of all modalities as one term, each token counted as often as its modality has ids.
+
+    Source: 4M's `token` loss, sum_m L_m c_m / sum_m c_m where c_m is the number of logits (of the whole batch here).
+    """
+    sizes = {f"masked/{n}": space.vocabulary(n).size for n in space.only("predicted").names}
+    total = lambda part: sum((terms[t][part] * size for t, size in sizes.items()), jnp.zeros(()))
+    return total(0), total(1)
 
 
 class JointTask(TokenCalls):
@@ -130,12 +175,7 @@ class JointTask(TokenCalls):
         """
         super().__init__()
         self.settings, self.space, self.vectors = settings, space, dict(vectors or {})
-        shares = {n: settings.shares.get(n, 1.0) for n in space.names}
-        weights = {
-            f"masked/{n}": settings.masked * s / sum(shares.values())
-            for n, s in shares.items()
-            if settings.masked
-        }
+        weights = masked_weights(settings, space) if settings.masked else {}
         if settings.contrast.weight:
             weights["contrast/unimodal"] = settings.contrast.weight
         if settings.contrast.weight * settings.contrast.fused:
@@ -157,7 +197,10 @@ class JointTask(TokenCalls):
                 mixed = share**0.5 * table[rows].std() * spread + (1 - share) ** 0.5 * table[rows]
                 model.token[...] = table.at[rows].set(mixed)
         buffers = {"step": jnp.zeros((), jnp.int32)} if self.settings.masking.warmup else {}
-        return nnx.to_pure_dict(nnx.state(model, nnx.Param)), buffers
+        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        if rank := self.settings.adapters:
+            params = with_adapters(params, rank, jax.random.fold_in(key, 1))
+        return params, buffers
 
     def loss(self, params: Any, buffers: Any, batch: Batch, key: jax.Array) -> tuple[Terms, Any]:
         """Masked generation on one pair of views, contrast on another, drawn independently."""
@@ -167,8 +210,8 @@ class JointTask(TokenCalls):
             shape = (batch.group.shape[0], 1 + len(self.space.names))
             hidden = warmup.draw(jax.random.fold_in(key, 2), buffers["step"], shape)
             buffers = {"step": buffers["step"] + 1}
-        visible, targets, seen = generation_views(
-            mask_key, settings.masking, self.space, batch, None if hidden is None else hidden[:, :1]
+        visible, targets, seen = settings.masking.views(
+            mask_key, self.space, batch, None if hidden is None else hidden[:, :1]
         )
         encoded = model.encode(visible)
         terms: Terms = {}
@@ -176,6 +219,8 @@ class JointTask(TokenCalls):
             states = model.decode(targets, encoded, visible)
             remat = settings.model.remat != "none"
             terms |= masked_terms(model.logits, self.space, states, targets, remat)
+            if settings.average == "vocabulary":
+                terms[ALL] = by_vocabulary(terms, self.space)
         if settings.contrast.weight:
             apart = None if hidden is None else hidden[:, 1:]
             terms |= self._contrast(model, batch, contrast_key, encoded, visible, seen, apart)
@@ -193,7 +238,7 @@ class JointTask(TokenCalls):
     ) -> Terms:
         settings = self.settings.contrast
         view, drawn, there = contrast_views(
-            key, self.space, batch, settings.modalities, settings.share, hidden
+            key, self.space, batch, settings.modalities, settings.share, hidden, settings.of
         )
         if (warmup := self.settings.masking.warmup) and hidden is not None:
             there &= (1 - hidden.T[drawn]) >= warmup.contrasted
@@ -212,13 +257,17 @@ class JointTask(TokenCalls):
         """Of the forward pass over `rows` examples, by part; see `mm.flops`."""
         s, view = self.settings, None
         if s.contrast.weight:
-            view = contrast_size(self.space, s.contrast.modalities, s.contrast.share)
+            view = contrast_size(self.space, s.contrast.modalities, s.contrast.share, s.contrast.of)
         found = flops.forward(s.model, s.masking, self.space, rows, view)
         return {n: f for n, f in found.items() if s.masked or n not in ("decoder", "logits")}
 
     def rows_kept(self, old: TokenSpace, ids: Mapping[str, np.ndarray]) -> Rows:
         """Where the rows of a model of `old`, a smaller space, lie in this task's; see `encoder_decoder.rows_kept`."""
-        return rows_kept(old, self.space, ids)
+        return rows_kept(self.settings.model, old, self.space, ids)
+
+    def added(self, old: TokenSpace) -> tuple[str, ...]:
+        """Paths of what a model of `old` may lack: what contrast needs, adapters, and what reads new dense modalities."""
+        return *CONTRAST, ADAPTERS, *(f"dense/{n}" for n in self.space.names if n not in old.names)
 
     def export(self, params: Any, buffers: Any, folder: Path) -> None:
         """A joint model has no artefact beside its checkpoint."""

@@ -10,11 +10,12 @@ from flax import nnx
 
 from mm.errors import UserError
 from mm.generate.sampling import Sampler, guided, sample_parallel, sample_sequence
+from mm.models.adapters import without_adapters
 from mm.models.encoder_decoder import EncoderDecoder
 from mm.space import TokenSpace, View
 
 Tokens = tuple[np.ndarray, np.ndarray]
-"""(ids int32[n, size], length int32[n]) of one modality."""
+"""(ids int32[n, size], length int32[n]) of one modality; (values float32[n, size, features], length) of a dense one."""
 
 
 class TokenCalls:
@@ -33,7 +34,7 @@ class TokenCalls:
 
     def model(self, params: Any) -> EncoderDecoder:
         """The module with these parameters."""
-        return nnx.merge(self.graph, params)
+        return nnx.merge(self.graph, without_adapters(params))
 
     def embed(self, params: Any, inputs: Mapping[str, Tokens], *, chunk: int = 256) -> np.ndarray:
         """float32[n, E], unit rows: of one modality its unimodal embedding, of several their fused embedding.
@@ -42,6 +43,10 @@ class TokenCalls:
           UserError: no or unknown modalities.
         """
         names = self._ordered(inputs)
+        if not self.settings.model.embed_dim:
+            raise UserError(
+                "this model has no embeddings (embed_dim=0); train contrast, or use `features`"
+            )
 
         def embed(params: Any, ids: list[jax.Array], length: list[jax.Array]) -> jax.Array:
             model, view = self.model(params), self._view(names, ids, length)
@@ -63,7 +68,8 @@ class TokenCalls:
 
         def features(params: Any, ids: list[jax.Array], length: list[jax.Array]) -> jax.Array:
             view = self._view(names, ids, length)
-            states = self.model(params).encode(view, layers=layer).astype(jnp.float32)
+            model = self.model(params)
+            states = model.without_registers(model.encode(view, layers=layer)).astype(jnp.float32)
             return (states * view.mask[..., None]).sum(1) / jnp.maximum(
                 view.mask.sum(1, keepdims=True), 1
             )
@@ -172,15 +178,13 @@ class TokenCalls:
     def _view(self, names: tuple[str, ...], ids: list[jax.Array], length: list[jax.Array]) -> View:
         """All tokens of some modalities, side by side."""
         parts = []
-        for name, i, n in zip(names, ids, length, strict=True):
-            place = self.space.starts[name] + jnp.arange(i.shape[1], dtype=jnp.int32)
-            parts.append(
-                View(
-                    i + self.space.offset(name),
-                    jnp.broadcast_to(place, i.shape),
-                    jnp.arange(i.shape[1]) < n[:, None],
-                )
-            )
+        for name, given, n in zip(names, ids, length, strict=True):
+            shape, dense = given.shape[:2], self.space[name].vocabulary is None
+            row = jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32), shape)
+            said = row if dense else given + self.space.offset(name)
+            values = {name: given} if dense else {}
+            there = row < n[:, None]
+            parts.append(View(said, row + self.space.starts[name], there, values=values))
         view = parts[0]
         for part in parts[1:]:
             view = _join(view, part)
@@ -216,16 +220,18 @@ class TokenCalls:
         out = []
         for start in range(0, count, chunk):
             rows = np.minimum(np.arange(start, start + chunk), count - 1)
-            ids = [jnp.asarray(np.asarray(c[0])[rows].astype(np.int32)) for c in columns]
+            ids = [_as_given(np.asarray(c[0])[rows]) for c in columns]
             length = [jnp.asarray(np.asarray(c[1])[rows]) for c in columns]
             out.append(np.asarray(jitted(params, ids, length))[: count - start])
         return np.concatenate(out)
 
 
 def _join(a: View, b: View) -> View:
-    return View(
-        *(
-            jnp.concatenate(pair, 1)
-            for pair in ((a.ids, b.ids), (a.place, b.place), (a.mask, b.mask))
-        )
-    )
+    pairs = ((a.ids, b.ids), (a.place, b.place), (a.mask, b.mask))
+    joined = (jnp.concatenate(pair, 1) for pair in pairs)
+    return View(*joined, values=a.values | b.values)
+
+
+def _as_given(rows: np.ndarray) -> jax.Array:
+    """Ids as int32, values of dense modalities as float32."""
+    return jnp.asarray(rows.astype(np.float32 if rows.dtype.kind == "f" else np.int32))

@@ -97,7 +97,7 @@ class AutoencoderTask:
         of_replacing, of_update = jax.random.split(key)
         network, quantizer = nnx.merge(self.structure, params), self.settings.quantizer
         x = network.prepare(batch[self.settings.column])
-        coded = quantizer.quantize(buffers, network.encode(x))
+        coded = quantizer.quantize(buffers, network.encode(x), jax.random.fold_in(key, 2))
         others = quantizer.lookup(buffers, coded.ids)
         terms = network.terms(
             network.decode(replaced(coded.vectors, others, self.settings.replace, of_replacing)), x

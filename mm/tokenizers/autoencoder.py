@@ -17,7 +17,7 @@ from flax import nnx, traverse_util
 from mm import artefact
 from mm.chunks import mapped
 from mm.errors import UserError
-from mm.space import Grid, Modality, Vocabulary
+from mm.space import Grid, Modality, Vector, Vocabulary
 from mm.tasks import Terms
 from mm.tokenizers import quantizers
 from mm.tokenizers.arrays import read_array, write_array
@@ -52,7 +52,7 @@ class Settings(Protocol):
     def row(self) -> jax.ShapeDtypeStruct: ...
 
     @property
-    def grid(self) -> Grid: ...
+    def grid(self) -> Grid | Vector: ...
 
     def build(self, rngs: nnx.Rngs) -> "Network": ...
 
@@ -159,8 +159,10 @@ class AutoencoderTokenizer:
         params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree["network"])
         self._weights = (params, jax.tree.map(jnp.asarray, tree.get("quantizer", {})))
         self._codes: int = self._quantizer.codes
-        vectors = self._quantizer.lookup(self._weights[1], jnp.arange(self._codes))
-        self.vectors: np.ndarray | None = np.asarray(vectors, np.float32)
+        self.vectors: np.ndarray | None = None
+        if not isinstance(self._quantizer, quantizers.Categorical):  # whose codes are mere names
+            vectors = self._quantizer.lookup(self._weights[1], jnp.arange(self._codes))
+            self.vectors = np.asarray(vectors, np.float32)
         vocabulary = Vocabulary(name=name, size=self._codes)
         self.modality = Modality(name=name, vocabulary=vocabulary, layout=self.settings.grid)
         self.fingerprint: str = meta["fingerprint"]

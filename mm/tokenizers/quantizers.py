@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from mm.errors import UserError
 from mm.tasks import Terms
 
 Buffers = dict[str, jax.Array]
@@ -34,6 +35,8 @@ class Quantized(NamedTuple):
 class Quantizer(Protocol):
     """What an autoencoder needs of its bottleneck.
 
+    `quantize` takes a `key` while training: a quantizer may choose codes at random then.
+
     Attributes:
       codes: how many codes there are (the vocabulary's size).
       width: features of a latent.
@@ -47,7 +50,9 @@ class Quantizer(Protocol):
 
     def init(self, key: jax.Array) -> Buffers: ...
 
-    def quantize(self, buffers: Buffers, z: jax.Array) -> Quantized: ...
+    def quantize(
+        self, buffers: Buffers, z: jax.Array, key: jax.Array | None = None
+    ) -> Quantized: ...
 
     def lookup(self, buffers: Buffers, ids: jax.Array) -> jax.Array: ...
 
@@ -110,19 +115,23 @@ def ema_update(
     decay: float,
     dead: float,
     cosine: bool,
+    drift: bool = False,
+    smoothing: float = 0.0,
+    threshold: float | None = None,
 ) -> Buffers:
     """One step of the codebook: running k-means, and unused codes restarted from the batch.
 
     Args:
-      buffers: codebook [K, d], counts [K] (running uses per step), sums [K, d] (running sums of latents).
+      buffers: codebook [K, d], counts [K] (running uses per step), sums [K, d] (running sums of latents;
+        none where codes drift).
       z: float32[..., d] latents of the whole batch. ids: int32[...] their codes.
-      dead: a code restarts when its running use falls to this share of the mean use, or to nothing.
-      cosine: codes are kept at unit length.
+      dead, cosine, drift, smoothing, threshold: see `VectorQuantizer`.
 
     Returns:
       New buffers of the same form.
 
-    Source: van den Oord et al. 2017, appendix A.1; restarts as in Jukebox (Dhariwal et al. 2020).
+    Source: van den Oord et al. 2017, appendix A.1; restarts as in Jukebox (Dhariwal et al. 2020); drift and smoothing
+    as in 4M (Mizrahi et al. 2023).
     """
     z, ids = jax.lax.stop_gradient(z.reshape(-1, z.shape[-1])), ids.reshape(-1)
     size = buffers["codebook"].shape[0]
@@ -131,13 +140,28 @@ def ema_update(
     hits = jax.nn.one_hot(ids, size, dtype=z.dtype)
     uses, totals = hits.sum(0), jnp.matmul(hits.T, z, precision=jax.lax.Precision.HIGHEST)
     counts = decay * buffers["counts"] + (1 - decay) * uses
-    sums = decay * buffers["sums"] + (1 - decay) * totals
-    restart = counts <= dead * mean_use
+    restart = counts <= dead * mean_use if threshold is None else counts < threshold
+    if not (drift or smoothing):
+        restart |= counts <= 0  # nothing to divide by
+    restart_kd = restart[:, None]
     fresh = sample_far(z, buffers["codebook"][ids], key, size)
     counts = jnp.where(restart, mean_use, counts)
-    sums = jnp.where(restart[:, None], fresh * mean_use, sums)
-    codebook = sums / counts[:, None]
+    if drift:
+        aim = normalise(jnp.where(uses[:, None] > 0, totals, buffers["codebook"]))
+        moved = decay * buffers["codebook"] + (1 - decay) * aim
+        return {"codebook": jnp.where(restart_kd, fresh, moved), "counts": counts}
+    sums = decay * buffers["sums"] + (1 - decay) * totals
+    sums = jnp.where(restart_kd, fresh * mean_use, sums)
+    codebook = sums / smoothed(counts, smoothing)[:, None]
     return {"codebook": normalise(codebook) if cosine else codebook, "counts": counts, "sums": sums}
+
+
+def smoothed(counts: jax.Array, amount: float) -> jax.Array:
+    """float32[K] pulled a little towards their mean, their sum kept; 0 = as they are (Laplace smoothing)."""
+    if not amount:
+        return counts
+    total = counts.sum()
+    return (counts + amount) / (total + amount * counts.shape[0]) * total
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -149,7 +173,12 @@ class VectorQuantizer:
       width: d, features of a latent and of a code.
       decay: of the running averages, per step.
       cosine: compare directions: latents and codes at unit length (Yu et al. 2022); keeps more codes in use.
-      dead: share of the mean use below which a code restarts at a latent of the batch.
+      dead: share of the mean use at which, or at no use, a code restarts at a latent of the batch.
+      threshold: running use per step below which it does, instead of `dead`; 0 = never one that was used.
+      unit: with `cosine`: latents leave at unit length too, and commitment is measured there; else they stay as they are.
+      drift: with `cosine`: a code is the running average of the directions that its latents have on average (its own where
+        it has none), and shorter than 1 where these turn; compared is its direction. 4M's rule.
+      smoothing: without `cosine`: added to each use before sums are divided by them (1e-5 in 4M).
     """
 
     codes: int = 512
@@ -157,20 +186,28 @@ class VectorQuantizer:
     decay: float = 0.99
     cosine: bool = True
     dead: float = 0.1
+    threshold: float | None = None
+    unit: bool = True
+    drift: bool = False
+    smoothing: float = 0.0
 
     def init(self, key: jax.Array) -> Buffers:
-        """Fresh buffers. Nothing has a use yet, so the first update takes every code from its batch."""
-        book = normalise(jax.random.normal(key, (self.codes, self.width)))
-        return {
-            "codebook": book,
-            "counts": jnp.zeros(self.codes),
-            "sums": jnp.zeros((self.codes, self.width)),
-        }
+        """Fresh buffers. Nothing has a use yet, so the first update takes every code from its batch.
 
-    def quantize(self, buffers: Buffers, z: jax.Array) -> Quantized:
+        Raises:
+          UserError: codes that drift are compared by direction.
+        """
+        if self.drift and not self.cosine:
+            raise UserError("config.task.quantizer.drift: needs cosine=True; change one")
+        book = normalise(jax.random.normal(key, (self.codes, self.width)))
+        buffers = {"codebook": book, "counts": jnp.zeros(self.codes)}
+        return buffers if self.drift else buffers | {"sums": jnp.zeros_like(book)}
+
+    def quantize(self, buffers: Buffers, z: jax.Array, key: jax.Array | None = None) -> Quantized:
         """Codes of latents z float32[..., d]."""
-        z = normalise(z) if self.cosine else z
-        ids, vectors = quantize(z, buffers["codebook"])
+        z, book = normalise(z) if self.cosine and self.unit else z, buffers["codebook"]
+        ids, vectors = quantize(z, normalise(book) if self.drift else book)
+        vectors = self.lookup(buffers, ids) if self.drift else vectors
         return Quantized(ids, straight_through(z, vectors), z)
 
     def lookup(self, buffers: Buffers, ids: jax.Array) -> jax.Array:
@@ -179,14 +216,18 @@ class VectorQuantizer:
 
     def update(self, buffers: Buffers, quantized: Quantized, key: jax.Array) -> Buffers:
         """Buffers after a training step on this batch."""
+        z = quantized.latents
         return ema_update(
             buffers,
-            quantized.latents,
+            normalise(z) if self.cosine and not self.unit else z,
             quantized.ids,
             key,
             decay=self.decay,
             dead=self.dead,
             cosine=self.cosine,
+            drift=self.drift,
+            smoothing=self.smoothing,
+            threshold=self.threshold,
         )
 
     def terms(self, buffers: Buffers, quantized: Quantized) -> Terms:
@@ -233,7 +274,7 @@ class FSQ:
         offset = jnp.where(levels % 2 == 0, 0.5, 0.0)
         return jnp.tanh(z + jnp.arctanh(offset / half)) * half - offset
 
-    def quantize(self, buffers: Buffers, z: jax.Array) -> Quantized:
+    def quantize(self, buffers: Buffers, z: jax.Array, key: jax.Array | None = None) -> Quantized:
         """Codes of latents z float32[..., len(levels)]; vectors lie in [-1, 1]."""
         bounded, half = self._bound(z), jnp.array([n // 2 for n in self.levels], z.dtype)
         rounded = jnp.round(jax.lax.stop_gradient(bounded))
@@ -258,6 +299,48 @@ class FSQ:
         return code_terms(quantized.ids, self.codes)
 
 
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Categorical:
+    """A latent is the logits of its code, and the code's vector one-hot: what codes mean, the network learns.
+
+    Attributes:
+      codes: how many there are; the width of a latent.
+      temperature: of the softmax whose gradient stands for the choice's.
+
+    Source: hard Gumbel-softmax (Jang et al. 2017); with a memory of codes in the network, lucidrains' Memcodes.
+    """
+
+    codes: int = 1024
+    temperature: float = 1.0
+
+    @property
+    def width(self) -> int:
+        return self.codes
+
+    def init(self, key: jax.Array) -> Buffers:
+        """No buffers."""
+        return {}
+
+    def quantize(self, buffers: Buffers, z: jax.Array, key: jax.Array | None = None) -> Quantized:
+        """Codes of logits z float32[..., codes]: drawn from their softmax with a key, else the likeliest."""
+        noisy = z if key is None else z + jax.random.gumbel(key, z.shape, z.dtype)
+        ids = jnp.argmax(noisy, axis=-1).astype(jnp.int32)
+        soft = jax.nn.softmax(noisy / self.temperature)
+        return Quantized(ids, straight_through(soft, self.lookup(buffers, ids)), z)
+
+    def lookup(self, buffers: Buffers, ids: jax.Array) -> jax.Array:
+        """ids int32[...] -> one-hot float32[..., codes]."""
+        return jax.nn.one_hot(ids, self.codes)
+
+    def update(self, buffers: Buffers, quantized: Quantized, key: jax.Array) -> Buffers:
+        """Nothing to do: the network learns the codes."""
+        return buffers
+
+    def terms(self, buffers: Buffers, quantized: Quantized) -> Terms:
+        """`usage` and `perplexity` of the batch."""
+        return code_terms(quantized.ids, self.codes)
+
+
 def code_terms(ids: jax.Array, codes: int) -> Terms:
     """How the codes are used: `usage`, the share that occurs at all; `perplexity`, exp of the entropy in nats."""
     uses = jnp.zeros(codes).at[ids.reshape(-1)].add(1.0)
@@ -269,5 +352,5 @@ def code_terms(ids: jax.Array, codes: int) -> Terms:
     }
 
 
-KINDS: dict[str, Any] = {"vector": VectorQuantizer, "fsq": FSQ}
+KINDS: dict[str, Any] = {"vector": VectorQuantizer, "fsq": FSQ, "categorical": Categorical}
 """Quantizers by the name that an artefact's config carries."""

@@ -1,8 +1,9 @@
-"""Texts as tokens of a byte-level BPE vocabulary (Hugging Face `tokenizers`), and templates with holes.
+"""Texts as tokens of a vocabulary of Hugging Face `tokenizers`, and templates with holes.
 
-Every text is written with one space before it, so that a word is the same token alone and within a sentence.
-Bytes are the fallback: any Unicode comes back as it was. The end of a sequence is an id of its own beside the
-vocabulary, so no text can spell it.
+Ours are byte-level BPE. Every text is written with one space before it, so that a word is the same token alone and
+within a sentence. Bytes are the fallback: any Unicode comes back as it was. The end of a sequence is an id of its own
+beside the vocabulary, so no text can spell it. Those of 4M are WordPiece, with the end among their words: see
+`mm.tokenizers.wordpiece`.
 """
 
 from collections.abc import Sequence as Rows
@@ -28,25 +29,41 @@ def to_bytes(tokenizer: hf.Tokenizer) -> np.ndarray:
 class TextTokenizer:
     """See `mm.tokenizers.Tokenizer`. Raw rows are strings.
 
-    Ids 0 .. K - 1 are the vocabulary's, K is the end of the sequence (`modality.vocabulary.eos`).
+    Ids 0 .. K - 1 are the vocabulary's, K is the end of the sequence (`modality.vocabulary.eos`); where the config names
+    a word that is the end, there is no other.
+
+    Attributes:
+      backend: the vocabulary.
+      config, arrays: what its artefact holds: max_len, fold_case (what a person types becomes lower case) and, where
+        not the usual, cut (longer texts lose what is too much: True; their end as well: "with_eos"), eos and pad (words
+        of the vocabulary), vocabulary (its name), places (see `Sequence`); and the JSON of the vocabulary.
     """
 
     def __init__(self, *, name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
-        self._bpe = hf.Tokenizer.from_str(arrays["vocabulary"].tobytes().decode())
-        self._eos = self._bpe.get_vocab_size()
-        self._fold: bool = meta["config"]["fold_case"]
-        self._cut: bool = meta["config"].get("cut", False)
-        vocabulary = Vocabulary(name=name, size=self._eos + 1, eos=self._eos)
-        layout = Sequence(max_len=meta["config"]["max_len"])
+        self.config: dict[str, Any] = meta["config"]
+        self.arrays = arrays
+        self.backend = hf.Tokenizer.from_str(arrays["vocabulary"].tobytes().decode())
+        self._lead = " " if isinstance(self.backend.model, hf.models.BPE) else ""
+        words = self.backend.get_vocab()
+        size = max(words.values()) + 1
+        self._eos = words[self.config["eos"]] if "eos" in self.config else size
+        self._pad = words[self.config["pad"]] if "pad" in self.config else self._eos
         self.modality = Modality(
-            name=name, vocabulary=vocabulary, layout=layout, order="left_to_right"
+            name=name,
+            vocabulary=Vocabulary(
+                name=self.config.get("vocabulary", name),
+                size=max(size, self._eos + 1),
+                eos=self._eos,
+            ),
+            layout=Sequence(max_len=self.config["max_len"], places=self.config.get("places", 0)),
+            order="left_to_right",
         )
         self.fingerprint: str = meta["fingerprint"]
         self.card: dict[str, Any] = meta["card"]
         self.vectors: np.ndarray | None = None
 
     def encode(self, raw: Rows[str]) -> tuple[np.ndarray, np.ndarray]:
-        """n strings -> ids int32[n, max_len], filled up with the eos, and lengths int32[n], the first eos counted.
+        """n strings -> ids int32[n, max_len], filled up (with the eos, or `pad`), and lengths int32[n], the first eos counted.
 
         Raises:
           UserError: a text is longer than the layout, and the artefact does not say that such are cut.
@@ -54,28 +71,29 @@ class TextTokenizer:
         texts, rows = np.unique(
             np.asarray(raw, dtype=object), return_inverse=True
         )  # captions repeat a lot
-        pieces = [e.ids for e in self._bpe.encode_batch([" " + t if t else "" for t in texts])]
-        if self._cut:
-            pieces = [ids[: self.modality.size - 1] for ids in pieces]
+        pieces = [
+            self._ended(e.ids)
+            for e in self.backend.encode_batch([self._lead + t if t else "" for t in texts])
+        ]
         for text, ids in zip(texts, pieces, strict=True):
-            self._check_length(text, len(ids) + 1)
-        length = np.array([len(ids) + 1 for ids in pieces], np.int32)
-        out = np.full((len(pieces), self.modality.size), self._eos, np.int32)
+            self._check_length(text, len(ids))
+        length = np.array([len(ids) for ids in pieces], np.int32)
+        out = np.full((len(pieces), self.modality.size), self._pad, np.int32)
         for row, ids in zip(out, pieces, strict=True):
             row[: len(ids)] = ids
         return out[rows], length[rows]
 
     def decode(self, ids: np.ndarray, length: np.ndarray | None = None) -> list[str]:
         """ids int[n, max_len] -> n strings, each up to its first eos. Bytes that are no UTF-8 become U+FFFD."""
-        ids = np.clip(ids, 0, self._eos)
+        ids = np.clip(ids, 0, self._size - 1)
         ends = np.full(len(ids), ids.shape[1]) if length is None else np.asarray(length)
         after = np.arange(ids.shape[1]) >= ends[:, None]
         table, rows = np.unique(np.where(after, self._eos, ids), axis=0, return_inverse=True)
         pieces = [
             row[: np.argmax(np.append(row, self._eos) == self._eos)].tolist() for row in table
         ]
-        texts = [text.removeprefix(" ") for text in self._bpe.decode_batch(pieces)]
-        return [texts[i] for i in rows]
+        texts = self.backend.decode_batch(pieces, skip_special_tokens=False)
+        return [texts[i].removeprefix(self._lead) for i in rows]
 
     def ids_of(self, old: "TextTokenizer") -> np.ndarray:
         """Which of these ids mean what the ids of a smaller vocabulary mean, int[old size].
@@ -83,13 +101,13 @@ class TextTokenizer:
         Raises:
           UserError: a token of the old one is not here.
         """
-        here, there = self._bpe.get_vocab(), old._bpe.get_vocab()
+        here, there = self.backend.get_vocab(), old.backend.get_vocab()
         gone = [token for token in there if token not in here]
         if gone:
             raise UserError(
                 f"{len(gone)} tokens of the old vocabulary are not in the new one ({gone[0]!r}); extend the old one"
             )
-        ids = np.full(old._eos + 1, self._eos)
+        ids = np.full(old._size, self._eos)
         ids[list(there.values())] = [here[token] for token in there]
         return ids
 
@@ -115,11 +133,11 @@ class TextTokenizer:
                 part.rstrip() if i < holes else part
             )  # the space before a word is in its token
             tokens += [None] if i else []
-            tokens += self._bpe.encode(" " + text if i == 0 and text else text).ids
+            tokens += self.backend.encode(self._lead + text if i == 0 and text else text).ids
         tokens += [] if is_open else [self._eos]
         self._check_length(template, len(tokens) + is_open)
         ids, known = (
-            np.full(self.modality.size, self._eos, np.int32),
+            np.full(self.modality.size, self._pad, np.int32),
             np.zeros(self.modality.size, bool),
         )
         for place, token in enumerate(tokens):
@@ -137,7 +155,7 @@ class TextTokenizer:
         text = self._folded(text)
         if not text:
             raise UserError(f"{str(path)!r}: the text is empty; write some words")
-        self._check_length(text, len(self._bpe.encode(" " + text).ids) + 1)
+        self._check_length(text, len(self.backend.encode(self._lead + text).ids) + 1)
         return text
 
     def write_file(self, raw: str, stem: Path) -> Path:
@@ -147,16 +165,28 @@ class TextTokenizer:
         path.write_text(raw + "\n", encoding="utf-8")
         return path
 
+    @property
+    def _size(self) -> int:
+        assert self.modality.vocabulary
+        return self.modality.vocabulary.size
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        """With the eos, and cut as the config says."""
+        cut, size = self.config.get("cut", False), self.modality.size
+        if cut == "with_eos":
+            return [*ids, self._eos][:size]
+        return [*(ids[: size - 1] if cut else ids), self._eos]
+
     def _folded(self, text: str) -> str:
         """What a person types, as the training texts are written: in small letters, if they all are."""
-        return text.lower() if self._fold else text
+        return text.lower() if self.config["fold_case"] else text
 
     def _check_length(self, text: str, tokens: int) -> None:
         if tokens > self.modality.size:
             shown = text if len(text) <= 60 else text[:57] + "..."
             raise UserError(
                 f"text {shown!r}: {tokens} tokens with its end, the model takes {self.modality.size}; "
-                "shorten it, or use words of the training texts (others are spelt in bytes)"
+                "shorten it, or use words of the training texts (others are spelt in pieces)"
             )
 
 

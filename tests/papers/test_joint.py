@@ -41,10 +41,10 @@ def test_the_best_trial_of_each_arm_is_chosen_on_its_own_side():
 def test_what_the_runs_use_is_what_the_trials_chose():
     kept = json.loads((joint.RESULTS / "trials.json").read_text())
     kept.pop("format_version")
-    assert joint_study.CHOSEN == joint.choose(kept, joint_study.ARMS)
+    assert joint.choose(kept, joint_study.ARMS) == joint_study.CHOSEN
     scores = {n: kept[f"{n}-{v}"] for n, v in joint_study.CHOSEN.items() if n.startswith("joint-")}
     best = max(scores, key=lambda n: scores[n]["generated"] + scores[n]["retrieved"])
-    assert joint_study.BEST == (best, joint_study.CHOSEN[best])
+    assert (best, joint_study.CHOSEN[best]) == joint_study.BEST
 
 
 def test_every_arm_has_as_many_trials_and_the_same_steps():
@@ -65,7 +65,10 @@ def test_every_arm_has_as_many_trials_and_the_same_steps():
 
 def test_missing_modalities_are_compared_with_none_missing_seed_by_seed():
     figures = lambda x: dict.fromkeys(("generated", "coverage", "retrieved", "probe"), x)
-    seeds = [{"missing-none": figures(0.5 + s), "missing-random-0.2": figures(0.4 + s)} for s in (0, 0.1, 0.2)]
+    seeds = [
+        {"missing-none": figures(0.5 + s), "missing-random-0.2": figures(0.4 + s)}
+        for s in (0, 0.1, 0.2)
+    ]
     *_, whole, less = joint._missing(seeds, "joint-0.1", 0.006)
     assert whole.startswith("| none | 60.0 |")
     assert less.startswith("| random 0.2 | 50.0 (-10.0: -10.0 .. -10.0) |")

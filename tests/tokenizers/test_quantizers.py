@@ -1,5 +1,6 @@
 """Quantizers against slow NumPy, their gradients, and whether the codebook stays alive."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mm.errors import UserError
 from mm.tokenizers import quantizers as q
 
 FLOATS = st.floats(-3, 3, width=32)
@@ -73,6 +75,104 @@ def test_ema_update_is_running_k_means(cosine):
     np.testing.assert_allclose(new["counts"], counts, rtol=1e-5)
     np.testing.assert_allclose(new["sums"], sums, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(new["codebook"], book, rtol=1e-4, atol=1e-5)
+
+
+def drifting(**changed) -> q.VectorQuantizer:
+    """4M's: rows drift inside the unit ball, latents stay as they are."""
+    return q.VectorQuantizer(
+        **{"codes": 6, "width": 3, "unit": False, "drift": True, "threshold": 0.0} | changed
+    )
+
+
+def trained(vq, buffers, z):
+    """(quantized, buffers after one step, terms)."""
+
+    @jax.jit
+    def step(buffers, z):
+        coded = vq.quantize(buffers, z)
+        return coded, vq.update(buffers, coded, jax.random.key(0)), vq.terms(buffers, coded)
+
+    return step(buffers, z)
+
+
+def test_codes_that_drift_follow_directions_one_at_a_time():
+    rng = np.random.default_rng(0)
+    book, z = rng.normal(size=(6, 3)).astype(np.float32), rng.normal(size=(9, 3)).astype(np.float32)
+    book[5] = -3 * z.mean(0)  # nobody's
+    counts = rng.uniform(1, 2, 6).astype(np.float32)
+    coded, new, terms = trained(drifting(), {"codebook": book, "counts": counts}, z)
+    length = lambda x: np.linalg.norm(np.float64(x), axis=-1, keepdims=True)
+    ids = ((z / length(z)) @ (book / length(book)).T).argmax(1)
+    np.testing.assert_array_equal(coded.ids, ids)
+    np.testing.assert_allclose(coded.vectors, book[ids], atol=1e-6)  # the row as it is
+    np.testing.assert_array_equal(coded.latents, z)
+    total, count = terms["commitment"]
+    assert float(total / count) == pytest.approx(np.square(book[ids] - z).mean(), rel=1e-5)
+    assert "sums" not in new and 5 not in ids
+    for k in range(6):
+        mine = (z / length(z))[ids == k]
+        aim = np.mean(mine, 0) if len(mine) else book[k]
+        np.testing.assert_allclose(
+            new["codebook"][k], 0.99 * book[k] + 0.01 * aim / length(aim), atol=1e-6
+        )
+        assert float(new["counts"][k]) == pytest.approx(
+            0.99 * counts[k] + 0.01 * len(mine), rel=1e-5
+        )
+
+
+def test_latents_of_codes_that_drift_may_be_unit():
+    z = np.float32([[3, 4, 0], [0, 0, 2]])
+    book = np.float32(np.eye(3) * 0.5)
+    coded, _, terms = trained(
+        drifting(codes=3, unit=True), {"codebook": book, "counts": np.ones(3, np.float32)}, z
+    )
+    unit = np.array([[0.6, 0.8, 0], [0, 0, 1]])
+    np.testing.assert_allclose(coded.latents, unit, atol=1e-6)
+    np.testing.assert_array_equal(coded.ids, [1, 2])
+    gap = np.square(unit - book[[1, 2]]).mean()
+    assert float(terms["commitment"][0] / 6) == pytest.approx(gap, rel=1e-5)
+
+
+def test_smoothing_is_laplace_s():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(20, 3)).astype(np.float32)
+    book = rng.normal(size=(6, 3)).astype(np.float32)
+    buffers = {"codebook": book, "counts": np.float32([4, 4, 4, 4, 4, 0]), "sums": book}
+    buffers["codebook"][5] = 99
+    vq = q.VectorQuantizer(codes=6, width=3, cosine=False, smoothing=0.5, threshold=0.0)
+    coded, new, _ = trained(vq, buffers, z)
+    ids = np.asarray(coded.ids)
+    counts, sums = slow_ema(buffers, z, ids, 0.99)
+    total = counts.sum()
+    size = (counts + 0.5) / (total + 6 * 0.5) * total
+    np.testing.assert_allclose(new["codebook"], sums / size[:, None], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(new["counts"], counts, rtol=1e-5)  # these are not smoothed
+    assert (ids != 5).all()
+
+
+@pytest.mark.parametrize("drift", [True, False])
+def test_codes_below_the_threshold_restart_at_latents_of_the_batch(drift):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(40, 3)).astype(np.float32)
+    vq = drifting(drift=drift, cosine=drift, threshold=2.0)
+    book = rng.normal(size=(6, 3)).astype(np.float32)
+    counts = np.float32([9, 9, 1.5, 9, 0, 9])
+    buffers = {"codebook": book, "counts": counts} | (
+        {} if drift else {"sums": book * counts[:, None]}
+    )
+    _, new, _ = trained(vq, buffers, z)
+    seen = z / np.linalg.norm(z, axis=1, keepdims=True) if drift else z
+    gap = np.abs(np.asarray(new["codebook"])[:, None] - seen).max(-1).min(1)
+    np.testing.assert_array_equal(gap < 1e-5, [False, False, True, False, True, False])
+    _, kept, _ = trained(dataclasses.replace(vq, threshold=0.0), buffers, z)
+    moved = np.abs(np.asarray(kept["codebook"]) - book).max(1)
+    assert np.isfinite(moved).all() and (moved[:4] < 0.5).all()
+    assert not drift or moved[4] < 0.02  # 0 = never, also what was not used yet
+
+
+def test_codes_that_drift_need_directions():
+    with pytest.raises(UserError, match="needs cosine=True"):
+        drifting(cosine=False).init(jax.random.key(0))
 
 
 def test_only_dead_codes_restart_and_they_restart_at_latents_of_the_batch():

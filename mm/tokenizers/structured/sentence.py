@@ -1,0 +1,130 @@
+"""What the sentences share: numbers as bins of four families of tokens, boxes, and a reader that says where it fails."""
+
+import dataclasses
+import re
+from typing import NoReturn
+
+from mm.errors import UserError
+from mm.tokenizers.wordpiece import BINS, COCO, coordinate
+
+TOKEN = re.compile(rf"(?:{'|'.join(n for n in COCO if ' ' in n)})(?!\S)|\S+")
+BIN = re.compile(r"v([0-3])=(0|[1-9]\d{0,2})")
+HALF = 512
+CODES = 2 * HALF
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scale:
+    """Numbers as bins: round(times * x + plus), 0 .. 999, halves to the even one.
+
+    Attributes:
+      what: the numbers are, for messages.
+      cut: what is beyond the ends is taken for the ends, not refused.
+    """
+
+    what: str
+    times: float
+    plus: float
+    cut: bool = True
+
+    def bin(self, x: float) -> int:
+        """Raises UserError: no number, or beyond the ends."""
+        low, high = self.value(0), self.value(BINS - 1)
+        if not (low <= x <= high or (self.cut and x == x)):
+            raise UserError(
+                f"{self.what} {x} cannot be written: not in {low:g} .. {high:g}; give it in these units"
+            )
+        return round(self.times * min(max(x, low), high) + self.plus)
+
+    def value(self, i: int) -> float:
+        """What a bin stands for."""
+        return (i - self.plus) / self.times
+
+
+UNIT = Scale("share of the picture", BINS - 1, 0, cut=False)
+"""Shares of a picture's width or height."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Box:
+    """Corners as shares of a picture's width and height, 0 <= x0 <= x1 <= 1 and so with y."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def write(self) -> str:
+        """Raises UserError: no such box."""
+        if self.x0 > self.x1 or self.y0 > self.y1:
+            raise UserError(
+                f"{self} cannot be written: its corners are swapped; give x0, y0, x1, y1"
+            )
+        return " ".join(coordinate(f, UNIT.bin(c)) for f, c in enumerate(dataclasses.astuple(self)))
+
+
+def code(i: int) -> str:
+    """An id 0 .. 1023 of a codebook: v0 is the lower half, v1 the upper.
+
+    Raises:
+      UserError: another id.
+    """
+    if not 0 <= i < CODES:
+        raise UserError(f"code {i} cannot be written: not in 0 .. {CODES - 1}; use 4M's tokenizer")
+    return coordinate(i // HALF, i % HALF)
+
+
+class Reader:
+    """Takes the tokens of a sentence one after the other; a name of several words is one token, as in the vocabulary."""
+
+    def __init__(self, modality: str, sentence: str):
+        self.modality, self.tokens, self.at = modality, TOKEN.findall(sentence), 0
+
+    @property
+    def next(self) -> str:
+        """The token that is to be taken, "" at the end."""
+        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+
+    def refuse(self, expected: str) -> NoReturn:
+        """Raises UserError: the next token is not what was expected."""
+        found = repr(self.next) if self.next else "the end"
+        raise UserError(
+            f"{self.modality} sentence, token {self.at + 1} of {len(self.tokens)}: found {found}, expected {expected}; "
+            "mend the sentence, or generate it again"
+        )
+
+    def word(self, words: tuple[str, ...], what: str = "") -> str:
+        """Takes one of these words.
+
+        Args:
+          what: they are, where there are many.
+        """
+        if self.next not in words:
+            self.refuse(what or " or ".join(repr(w) for w in words))
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def bin(self, family: int, low: int = 0, high: int = BINS - 1) -> int:
+        """Takes a bin of a family."""
+        found = BIN.fullmatch(self.next)
+        if not found or int(found[1]) != family or not low <= int(found[2]) <= high:
+            self.refuse(f"v{family}={low} .. v{family}={high}")
+        self.at += 1
+        return int(found[2])
+
+    def code(self) -> int:
+        """Takes an id of a codebook: see `code`."""
+        upper = self.next.startswith("v1=")
+        if not upper and not self.next.startswith("v0="):
+            self.refuse(f"v0=0 .. v0={HALF - 1} or v1=0 .. v1={HALF - 1}")
+        return HALF * upper + self.bin(int(upper), high=HALF - 1)
+
+    def box(self) -> Box:
+        """Takes the corners of a box."""
+        x0, y0 = self.bin(0), self.bin(1)
+        return Box(*map(UNIT.value, (x0, y0, self.bin(2, low=x0), self.bin(3, low=y0))))
+
+    def end(self) -> None:
+        """Nothing may be left."""
+        if self.next:
+            self.refuse("the end")
