@@ -45,14 +45,15 @@ figures = st.lists(st.sampled_from(metadata.NAMES), unique=True).flatmap(
         {n: st.sampled_from(metadata.FIGURES[n].values) for n in names}
     )
 )
+pixel_boxes = boxes.map(lambda b: Box(*(round(999 * x) for x in dataclasses.astuple(b))))
 masks = st.builds(
-    sam_instance.Instance, boxes, st.lists(codes, min_size=16, max_size=16).map(tuple)
+    sam_instance.Instance, pixel_boxes, st.lists(codes, min_size=16, max_size=16).map(tuple)
 )
 points = st.lists(
     st.builds(
         sam_instance.Point,
-        bins.map(lambda k: k / 999),
-        bins.map(lambda k: k / 999),
+        bins,
+        bins,
         st.lists(masks, max_size=3).map(tuple),
     ),
     max_size=7,
@@ -91,13 +92,13 @@ PERSON = human_poses.Person(
 def test_sentences_as_4m_spells_them():
     assert det.write([det.Detected("hot dog", Box(0, 0.1, 0.25, 1))]) == "v0=0 v1=100 v2=250 v3=999 hot dog"  # fmt: skip
     assert color_palette.write([(0, 128, 255), (1, 2, 3)]) == "v1=2 v0=0 v0=128 v0=255 v0=1 v0=2 v0=3"  # fmt: skip
-    assert sam_instance.write([sam_instance.Point(0.5, 1.0)]) == "point v0=500 v1=999 none"
-    covered = sam_instance.Point(0, 0, (sam_instance.Instance(Box(0, 0, 1, 1), tuple(range(504, 520))),))  # fmt: skip
+    assert sam_instance.write([sam_instance.Point(111.6, 223)]) == "point v0=112 v1=223 none"
+    covered = sam_instance.Point(0, 0, (sam_instance.Instance(Box(0, 5, 223, 7), tuple(range(504, 520))),))  # fmt: skip
     ids = [*(f"v0={i}" for i in range(504, 512)), *(f"v1={i}" for i in range(8))]
     assert sam_instance.write([covered]) == " ".join(
-        ["point v0=0 v1=0 polygon v0=0 v1=0 v2=999 v3=999", *ids]
+        ["point v0=0 v1=0 polygon v0=0 v1=5 v2=223 v3=7", *ids]
     )
-    figures = {"original_width": 640, "original_height": 479, "aesthetic": 5.5}
+    figures = {"original_width": 640, "original_height": 479, "aesthetic_score": 5.5}
     assert sorted(metadata.chunks(figures, np.random.default_rng(0))) == [
         "v1=0 v0=20", "v1=1 v0=14", "v1=20 v0=2",
     ]  # fmt: skip
@@ -179,15 +180,18 @@ def test_orders_are_drawn_and_repeatable():
 def test_figures_fall_into_equal_bins(share, count):
     for name, high in {
         "colorfulness": 150, "brightness": 255, "contrast": 127, "saturation": 255, "entropy": 10,
-        "walkability": 1, "objectness": 1, "geometric_complexity": 0.75, "occlusion": 0.25,
+        "walkability": 1, "objectness": 1, "geometric_complexity": 0.75, "occlusion_score": 0.25,
     }.items():  # fmt: skip
-        x = (np.floor(share * 50) + 0.3) / 50  # not on an edge
-        assert metadata.FIGURES[name].bin(x * high) == np.clip(np.floor(x * 50), 0, 49)
+        x = (np.floor(share * 49) + 0.3) / 49  # not on an edge
+        assert metadata.FIGURES[name].bin(x * high) == int(np.clip(x, 0, 1) * 49)
+        assert metadata.FIGURES[name].bin(high) == 49
         assert len(metadata.FIGURES[name].values) == 50
     assert metadata.FIGURES["original_width"].bin(count) == min(count // 32, 999)
-    assert metadata.FIGURES["humans"].bin(count) == min(count, 999)
-    assert metadata.FIGURES["watermark"].bin(share) == (share >= 0.5)
-    assert metadata.FIGURES["aesthetic"].bin(share + 5) == (share >= -0.5) + 1 * (share >= 0.5)
+    assert metadata.FIGURES["n_humans"].bin(count) == min(count, 999)
+    assert metadata.FIGURES["watermark_score"].bin(share) == (share >= 0.5)
+    assert metadata.FIGURES["aesthetic_score"].bin(share + 5) == (share >= -0.5) + 1 * (
+        share >= 0.5
+    )
     assert len(metadata.FIGURES) == 21
     for figure in metadata.FIGURES.values():
         assert [figure.bin(v) for v in figure.values] == list(range(len(figure.values)))
@@ -273,7 +277,7 @@ def test_a_changed_sentence_is_legal_or_refused_behind_the_change(found, asked, 
         (lambda: color_palette.write([(0, 256, 0)]), "whole numbers"),
         (lambda: metadata.write({"entropie": 1}, np.random.default_rng(0)), "did you mean 'entropy'"),
         (lambda: metadata.write({"entropy": float("nan")}, np.random.default_rng(0)), "not a number"),
-        (lambda: sam_instance.write([sam_instance.Point(0, 1.5)]), "1.5 cannot be written"),
+        (lambda: sam_instance.write([sam_instance.Point(0, 1000)]), "1000 cannot be written"),
         (lambda: sam_instance.write([sam_instance.Point(0, 0, (sam_instance.Instance(Box(0, 0, 1, 1), (1,)),))]), "a mask of 1 ids; it has 16"),
         (lambda: sam_instance.write([sam_instance.Point(0, 0, (sam_instance.Instance(Box(0, 0, 1, 1), (1024,) * 16),))]), "code 1024 cannot be written"),
     ],

@@ -1,9 +1,9 @@
 """Figures of a picture and its caption: "v1=<type> v0=<bin>" each, in random order.
 
-4M's sources, as far as they are known here, give 21 types with these bins, but neither the numbers of the types nor which
-value a bin stands for. Both are said here: a type's number is its place in `FIGURES`, and a bin stands for its middle
-(of counts: the count, of sizes: its lower end, of the three bins of aesthetic scores 4, 5 and 6). Before a released model's
-metadata is trusted, compare the numbers.
+Names, their order (a type's number is its place in `FIGURES`) and bins are 4M's. What a bin stands for is said here: its middle;
+of counts the count, of sizes its lower end, of the three bins of aesthetic scores 4, 5 and 6.
+
+Source: apple/ml-4m, its transform of metadata.
 """
 
 import bisect
@@ -34,21 +34,22 @@ def steps(width: int) -> Bins:
 
 
 def parts(low: float, high: float, count: int = 50) -> Bins:
-    """Equal bins of a range; what is beyond belongs to the first and the last one."""
-    at = lambda i: low + (high - low) * i / count
-    return Bins(tuple(map(at, range(1, count))), tuple(at(i + 0.5) for i in range(count)))
+    """Equal bins of a range, and a last one for its upper end and what is beyond; below it is the first one."""
+    at = lambda i: low + (high - low) * i / (count - 1)
+    middles = (at(i + 0.5) for i in range(count - 1))
+    return Bins(tuple(map(at, range(1, count))), (*middles, high))
 
 
 FIGURES: dict[str, Bins] = {
     "original_width": steps(32),
     "original_height": steps(32),
-    "caption_characters": steps(1),
-    "caption_words": steps(1),
-    "caption_sentences": steps(1),
-    "humans": steps(1),
-    "sam_instances": steps(1),
-    "coco_instances": steps(1),
-    "coco_classes": steps(1),
+    "caption_n_chars": steps(1),
+    "caption_n_words": steps(1),
+    "caption_n_sentences": steps(1),
+    "n_humans": steps(1),
+    "n_sam_instances": steps(1),
+    "n_coco_instances": steps(1),
+    "coco_instance_diversity": steps(1),
     "colorfulness": parts(0, 150),
     "brightness": parts(0, 255),
     "contrast": parts(0, 127),
@@ -56,11 +57,11 @@ FIGURES: dict[str, Bins] = {
     "entropy": parts(0, 10),
     "walkability": parts(0, 1),
     "objectness": parts(0, 1),
-    "semantic_classes": steps(1),
+    "semantic_diversity": steps(1),
     "geometric_complexity": parts(0, 0.75),
-    "occlusion": parts(0, 0.25),
-    "watermark": Bins((0.5,), (0.25, 0.75)),
-    "aesthetic": Bins((4.5, 5.5), (4.0, 5.0, 6.0)),
+    "occlusion_score": parts(0, 0.25),
+    "watermark_score": Bins((0.5,), (0.25, 0.75)),
+    "aesthetic_score": Bins((4.5, 5.5), (4.0, 5.0, 6.0)),
 }
 NAMES = tuple(FIGURES)
 

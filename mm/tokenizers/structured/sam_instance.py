@@ -1,10 +1,13 @@
-"""Points and the masks over them: "point v0=y v1=x", then per mask "polygon", its box and 16 ids, or "none"."""
+"""Points and the masks over them: "point v0=y v1=x", then per mask "polygon", its box and 16 ids, or "none".
+
+Unlike all other places in 4M's sentences, these are pixels of the picture (of 224 a side in its models).
+"""
 
 import dataclasses
 from collections.abc import Iterable
 
 from mm.errors import UserError
-from mm.tokenizers.structured.sentence import UNIT, Box, Reader, code
+from mm.tokenizers.structured.sentence import PIXEL, Box, Reader, code
 from mm.tokenizers.wordpiece import coordinate
 
 CODES = 16
@@ -12,7 +15,7 @@ CODES = 16
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Instance:
-    """A mask: its box, and 16 ids of the tokenizer of masks (64 x 64 pixels within the box), 0 .. 1023."""
+    """A mask: its box in pixels, and 16 ids of the tokenizer of masks (64 x 64 within the box), 0 .. 1023."""
 
     box: Box
     mask: tuple[int, ...]
@@ -20,7 +23,7 @@ class Instance:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Point:
-    """A place of a picture, as shares of its height and width, and the instances that cover it."""
+    """A place of a picture, in pixels, and the instances that cover it."""
 
     y: float
     x: float
@@ -38,13 +41,15 @@ def write(points: Iterable[Point]) -> str:
 
 def _point(point: Point) -> str:
     covering = " ".join(_instance(i) for i in point.instances) or "none"
-    return f"point {coordinate(0, UNIT.bin(point.y))} {coordinate(1, UNIT.bin(point.x))} {covering}"
+    return (
+        f"point {coordinate(0, PIXEL.bin(point.y))} {coordinate(1, PIXEL.bin(point.x))} {covering}"
+    )
 
 
 def _instance(instance: Instance) -> str:
     if len(instance.mask) != CODES:
         raise UserError(f"sam_instance: a mask of {len(instance.mask)} ids; it has {CODES}")
-    return " ".join(["polygon", instance.box.write(), *map(code, instance.mask)])
+    return " ".join(["polygon", instance.box.write(PIXEL), *map(code, instance.mask)])
 
 
 def parse(sentence: str) -> tuple[Point, ...]:
@@ -56,7 +61,7 @@ def parse(sentence: str) -> tuple[Point, ...]:
     reader, points = Reader("sam_instance", sentence), []
     while reader.next:
         reader.word(("point",))
-        y, x = UNIT.value(reader.bin(0)), UNIT.value(reader.bin(1))
+        y, x = PIXEL.value(reader.bin(0)), PIXEL.value(reader.bin(1))
         points.append(Point(y, x, _covering(reader)))
     return tuple(points)
 
@@ -66,7 +71,7 @@ def _covering(reader: Reader) -> tuple[Instance, ...]:
         return ()
     instances = []
     while True:
-        box = reader.box()
+        box = reader.box(PIXEL)
         instances.append(Instance(box, tuple(reader.code() for _ in range(CODES))))
         if reader.next in ("", "point"):
             return tuple(instances)

@@ -43,24 +43,28 @@ class Scale:
 
 UNIT = Scale("share of the picture", BINS - 1, 0, cut=False)
 """Shares of a picture's width or height."""
+PIXEL = Scale("pixel", 1, 0, cut=False)
+"""Places in a picture of at most 1000 pixels a side."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Box:
-    """Corners as shares of a picture's width and height, 0 <= x0 <= x1 <= 1 and so with y."""
+    """Corners as shares of a picture's width and height (or pixels), 0 <= x0 <= x1 <= 1 and so with y."""
 
     x0: float
     y0: float
     x1: float
     y1: float
 
-    def write(self) -> str:
+    def write(self, scale: Scale = UNIT) -> str:
         """Raises UserError: no such box."""
         if self.x0 > self.x1 or self.y0 > self.y1:
             raise UserError(
                 f"{self} cannot be written: its corners are swapped; give x0, y0, x1, y1"
             )
-        return " ".join(coordinate(f, UNIT.bin(c)) for f, c in enumerate(dataclasses.astuple(self)))
+        return " ".join(
+            coordinate(f, scale.bin(c)) for f, c in enumerate(dataclasses.astuple(self))
+        )
 
 
 def code(i: int) -> str:
@@ -119,10 +123,10 @@ class Reader:
             self.refuse(f"v0=0 .. v0={HALF - 1} or v1=0 .. v1={HALF - 1}")
         return HALF * upper + self.bin(int(upper), high=HALF - 1)
 
-    def box(self) -> Box:
+    def box(self, scale: Scale = UNIT) -> Box:
         """Takes the corners of a box."""
         x0, y0 = self.bin(0), self.bin(1)
-        return Box(*map(UNIT.value, (x0, y0, self.bin(2, low=x0), self.bin(3, low=y0))))
+        return Box(*map(scale.value, (x0, y0, self.bin(2, low=x0), self.bin(3, low=y0))))
 
     def end(self) -> None:
         """Nothing may be left."""
