@@ -36,7 +36,7 @@ class TextTokenizer:
       backend: the vocabulary.
       config, arrays: what its artefact holds: max_len, fold_case (what a person types becomes lower case) and, where
         not the usual, cut (longer texts lose what is too much: True; their end as well: "with_eos"), eos and pad (words
-        of the vocabulary), vocabulary (its name), places (see `Sequence`); and the JSON of the vocabulary.
+        of the vocabulary), vocabulary (its name), places, wraps (see `Sequence`); and the JSON of the vocabulary.
     """
 
     def __init__(self, *, name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
@@ -55,7 +55,11 @@ class TextTokenizer:
                 size=max(size, self._eos + 1),
                 eos=self._eos,
             ),
-            layout=Sequence(max_len=self.config["max_len"], places=self.config.get("places", 0)),
+            layout=Sequence(
+                max_len=self.config["max_len"],
+                places=self.config.get("places", 0),
+                wraps=self.config.get("wraps", 0),
+            ),
             order="left_to_right",
         )
         self.fingerprint: str = meta["fingerprint"]

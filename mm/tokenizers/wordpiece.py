@@ -127,6 +127,7 @@ def config_of(modality: Modality) -> dict[str, Any]:
     return {
         "max_len": modality.layout.max_len,
         "places": modality.layout.places,
+        "wraps": modality.layout.wraps,
         "vocabulary": modality.vocabulary.name,
         "eos": EOS,
         "pad": PAD,

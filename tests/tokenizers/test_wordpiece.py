@@ -161,7 +161,7 @@ def test_what_is_too_long_loses_its_end(caption):
 def test_the_modality_is_the_models(caption):
     modality = of("caption", 12, len(IDS))
     assert caption.modality == modality and modality.vocabulary.eos == 3
-    assert modality.layout == Sequence(max_len=12, places=512)
+    assert modality.layout == Sequence(max_len=12, places=512, wraps=12)
     assert modality.order == "left_to_right"
 
 
