@@ -3,13 +3,15 @@
 import subprocess
 import sys
 
+import numpy as np
+
 from benchmarks.peers import case
 
 
 def test_the_batch_fills_both_budgets():
     made = case.batch(rows=4)
-    seen = sum((~d["input_mask"]).sum(1) for d in made.values())
-    asked = sum((~d["target_mask"]).sum(1) - (n == "caption") for n, d in made.items())
+    seen = np.sum([(~d["input_mask"]).sum(1) for d in made.values()], axis=0)
+    asked = np.sum([(~d["target_mask"]).sum(1) - (n == "caption") for n, d in made.items()], axis=0)
     assert seen.tolist() == [case.SEEN] * 4 and asked.tolist() == [case.ASKED] * 4
     assert not (~made["tok_rgb@224"]["input_mask"] & ~made["tok_rgb@224"]["target_mask"]).any()
 
