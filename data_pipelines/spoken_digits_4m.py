@@ -58,6 +58,7 @@ class SpokenDigits4M(Tokens4M):
         self._digits = Digits(modalities=("speech",), forms=self.forms)
         self._digits.open(cache, corrupt)
         self._speech = tokenizers.load(self.speech, "speech")
+        self._space = self.space  # which reads the tokenizer's file
         self._tables: dict[str, TokenTable] = {}
 
     def tokens(self, split: str) -> dict[str, TokenTable]:
@@ -66,23 +67,23 @@ class SpokenDigits4M(Tokens4M):
             column = self._digits.columns(split)["speech"]
             self._tables[split] = TokenTable(*self._speech.encode(column[np.arange(len(column))]))
         here = {"speech": self._tables[split], self.caption: self._captions()}
-        return {m.name: here.get(m.name) or nothing(m) for m in self.space.modalities}
+        return {m.name: here.get(m.name) or nothing(m) for m in self._space.modalities}
 
     def _captions(self) -> TokenTable:
         """One for each digit."""
-        m = self.space[self.caption]
+        m = self._space[self.caption]
         if self.text:
             ids, length = wordpiece.load(Path(self.text), m).encode(list(DIGIT_WORDS))
             return TokenTable(ids, length)
         ids = np.zeros((len(DIGIT_WORDS), m.size), np.int32)
         ids[:, 0], ids[:, 1] = (
             FIRST_WORD + np.arange(len(DIGIT_WORDS)),
-            self.space.vocabulary(m.name).eos,
+            self._space.vocabulary(m.name).eos,
         )
         return TokenTable(ids, np.full(len(DIGIT_WORDS), 2, np.int32))
 
     def order(self, split: str, seed: int, epoch: int) -> Mapping[str, np.ndarray]:
         rows = self._digits.order(split, seed, epoch)
         absent = np.full(len(rows["group"]), -1)
-        found = dict.fromkeys(self.modalities, absent) | {self.caption: rows["group"].astype(int)}
+        found = dict.fromkeys(self._space.names, absent) | {self.caption: rows["group"].astype(int)}
         return found | {"speech": rows["speech"], "group": rows["group"]}

@@ -59,7 +59,7 @@ class Model:
                 f"{folder}: the run of {exp.name!r} trained no joint model; name the --workdir of one that did"
             )
         toks = tokenizers.load_all(exp.data.tokenizers)
-        space = tokenizers.space_of(toks) if toks else getattr(exp.data.source, "space", None)
+        space = tokenizers.space_in(toks, exp.data.source)
         if space is None:
             raise UserError(f"{folder}: its data source is not here; run from where its config is")
         task = exp.task.build_for(space)

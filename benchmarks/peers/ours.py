@@ -5,10 +5,8 @@ import sys
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from einops import rearrange
 from flax import nnx
 
 from benchmarks.peers import case
@@ -16,10 +14,10 @@ from mm.generate.plan_4m import Step
 from mm.generate.sampling_4m import generate
 from mm.models.encoder_decoder import EncoderDecoder
 from mm.objectives.masked import masked_terms
-from mm.objectives.packing_4m import Buffer, packed
+from mm.objectives.packing_4m import packed
 from mm.space import TokenSpace
 from mm.weights import m4_modalities, m4_presets
-from mm.weights.parity import losses
+from mm.weights.parity import buffer_of, losses
 
 
 class Side:
@@ -34,7 +32,7 @@ class Side:
         self.params = jax.jit(lambda: nnx.to_pure_dict(nnx.state(make(), nnx.Param)))()
         self.tx = optax.adamw(1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
         self.opt = jax.jit(self.tx.init)(self.params)
-        self.buffers = {n: _buffer(d) for n, d in case.batch().items()}
+        self.buffers = {n: buffer_of(self.space[n], d) for n, d in case.batch().items()}
         self.step = jax.jit(self._step, donate_argnums=(0, 1))
         self.key = jax.random.key(0)
 
@@ -67,17 +65,6 @@ class Side:
         given = {"rgb@224": (pixels, np.full(1, case.TOKENS))}
         made = generate(self, self.params, given, plan, self.key)["tok_rgb@224"]
         assert made[0].shape == (1, case.TOKENS)
-
-
-def _buffer(d: dict[str, np.ndarray]) -> Buffer:
-    values = d["tensor"]
-    if values.dtype == np.float32:
-        values = rearrange(values, "b c (h p) (w q) -> b (h w) (p q c)", p=16, q=16)
-    else:
-        values = values.reshape(len(values), -1).astype(np.int32)
-    return Buffer(
-        jnp.asarray(values), jnp.asarray(~d["input_mask"]), jnp.asarray(~d["target_mask"])
-    )
 
 
 def main(size: str, dtype: str) -> None:

@@ -53,9 +53,7 @@ class OpenData:
     ):
         self.settings, self.tokenizers, self.cache = settings, dict(loaded), cache
         self.source: Source = settings.source
-        self.space = tokenizers.space_of(self.tokenizers) if self.tokenizers else None
-        if self.space is None:  # of a `mm.data.TokenSource`
-            self.space = getattr(self.source, "space", None)
+        self.space = tokenizers.space_in(self.tokenizers, self.source)
         self._tables: dict[str, dict[str, TokenTable]] = {}
         self._corrupt = CorruptLog(settings.corrupt_limit)
         if rows:

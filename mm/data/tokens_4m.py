@@ -56,7 +56,14 @@ class Tokens4M:
         assert self.space
 
     def open(self, cache: Path, corrupt: CorruptLog) -> None:
-        """Nothing to build."""
+        """Nothing to build; a split's files are read when they are first asked for."""
+        self._read: dict[str, dict[str, TokenTable]] = {}
+
+    def _files(self, split: str) -> dict[str, TokenTable]:
+        if split not in self._read:
+            paths = self.tables.get(split, {})
+            self._read[split] = {n: read_table(Path(p)) for n, p in paths.items()}
+        return self._read[split]
 
     def columns(self, split: str) -> Mapping[str, Column]:
         """No raw rows."""
@@ -68,7 +75,7 @@ class Tokens4M:
         Raises:
           UserError: there are none, or they differ in length.
         """
-        found = {n: read_table(Path(p)) for n, p in self.tables.get(split, {}).items()}
+        found = self._files(split)
         if len({len(t.length) for t in found.values()}) != 1:
             raise UserError(
                 f"config.data.source.tables[{split!r}]: needs files of tokens, all of as many rows"
@@ -76,8 +83,8 @@ class Tokens4M:
         return {m.name: found.get(m.name) or nothing(m) for m in self.space.modalities}
 
     def order(self, split: str, seed: int, epoch: int) -> Mapping[str, np.ndarray]:
-        here = self.tables.get(split, {})
-        rows = np.arange(min((len(read_table(Path(p)).length) for p in here.values()), default=0))
+        here = self._files(split)
+        rows = np.arange(min(map(len, here.values()), default=0))
         if split == "train":
             rows = np.random.default_rng((seed, epoch)).permutation(rows)
         absent = np.full_like(rows, -1)

@@ -1,8 +1,8 @@
 """The trunk: 4M's encoder-decoder over the shared token space, with embeddings for contrast.
 
 The encoder reads the visible tokens of all modalities together, the decoder predicts hidden ones
-(queries carry no ids; as 4M does it, those of a sequence may be told the token before theirs). The first layers of the encoder, called a second time on single modalities,
-give one unimodal embedding each; the encoder's output pools into a fused embedding of all that is visible.
+(queries carry no ids; as 4M does it, those of a sequence may be told the token before theirs). The first layers
+of the encoder, called a second time on single modalities, give one unimodal embedding each; the encoder's output pools into a fused embedding of all that is visible.
 """
 
 import dataclasses

@@ -76,6 +76,11 @@ def load_all(references: Mapping[str, str]) -> dict[str, Tokenizer]:
     return {name: load(reference, name) for name, reference in references.items()}
 
 
+def space_in(loaded: Mapping[str, Tokenizer], source: Any) -> TokenSpace | None:
+    """The space of these tokenizers, or, where there are none, that of a source whose rows are tokens already."""
+    return space_of(loaded) if loaded else getattr(source, "space", None)
+
+
 def space_of(loaded: Mapping[str, Tokenizer]) -> TokenSpace:
     """The token space that tokenizers span, in their order. Raises UserError if two do not fit together."""
     try:

@@ -22,7 +22,9 @@ from mm.generate.sampling_4m import generate
 from mm.models.encoder_decoder import EncoderDecoder, Model
 from mm.objectives.masked import masked_terms
 from mm.objectives.packing_4m import Buffer, packed
-from mm.space import TokenSpace
+from mm.space import Dense, Modality, TokenSpace, View
+from mm.tasks import Terms, weighted
+from mm.tasks.joint import ALL, Joint, by_vocabulary, masked_weights
 from mm.weights import m4, m4_modalities, parity_tokenizers
 from mm.weights.m4_files import File
 
@@ -55,18 +57,25 @@ class Golden:
 
     def buffers(self) -> dict[str, Buffer]:
         """The inputs as 4M's buffers."""
-        return {m.name: self._buffer(m) for m in self.space.modalities}
+        parts = ("tensor", "input_mask", "target_mask")
+        arrays = lambda m: {part: self.arrays[f"in/{m.name}/{part}"] for part in parts}
+        return {m.name: buffer_of(m, arrays(m)) for m in self.space.modalities}
 
-    def _buffer(self, m: Any) -> Buffer:
-        get = lambda part: self.arrays[f"in/{m.name}/{part}"]
-        values = get("tensor")
-        if m.vocabulary is not None:
-            values = values.reshape(len(values), -1).astype(np.int32)
-        elif m.layout.grid:
-            h, w = m.layout.grid
-            values = rearrange(values, "b c (h p) (w q) -> b (h w) (p q c)", h=h, w=w)
-        masks = (jnp.asarray(~get(part)) for part in ("input_mask", "target_mask"))
-        return Buffer(jnp.asarray(values), *masks)
+    def views(self) -> tuple[View, View]:
+        """The encoder's and the decoder's."""
+        return packed(self.buffers(), self.space, self.facts["n_in"], self.facts["n_out"])
+
+
+def buffer_of(m: Modality, arrays: Mapping[str, np.ndarray]) -> Buffer:
+    """4M's `tensor`, `input_mask` and `target_mask` (True = not used) of one modality, pictures [B, C, H, W] as patches."""
+    values = arrays["tensor"]
+    if not isinstance(m.layout, Dense):
+        values = values.reshape(len(values), -1).astype(np.int32)
+    elif m.layout.grid:
+        h, w = m.layout.grid
+        values = rearrange(values, "b c (h p) (w q) -> b (h w) (p q c)", h=h, w=w)
+    masks = (jnp.asarray(~arrays[part]) for part in ("input_mask", "target_mask"))
+    return Buffer(jnp.asarray(values), *masks)
 
 
 def read(stem: Path) -> Golden:
@@ -111,7 +120,7 @@ def check(stem: Path) -> Errors:
 
 def forward(golden: Golden, model: EncoderDecoder) -> dict[str, Any]:
     """All that a golden set has of one forward pass."""
-    visible, queries = packed(golden.buffers(), golden.space, golden.facts["n_in"], golden.facts["n_out"])  # fmt: skip
+    visible, queries = golden.views()
     encoded = model.encode(visible)
     states = model.decode(queries, encoded, visible)
     names = [m.name for m in golden.space.modalities if m.predicted]
@@ -169,17 +178,15 @@ def _logits(golden: Golden, logits: Mapping[str, Any], asked: Any, said: str, li
             yield f"logits/{name}{said}", _largest(ours, golden.arrays[f"logits/{name}"], asked), limit  # fmt: skip
 
 
-def losses(terms: Mapping[str, Any], space: TokenSpace) -> dict[str, jax.Array]:
+def losses(terms: Terms, space: TokenSpace) -> dict[str, jax.Array]:
     """4M's two averages of the modalities' cross-entropies; one without targets counts 0.
 
     `mod`: the mean over modalities. `token`: weighted by targets x size of the vocabulary.
     """
     names = [m.name for m in space.modalities if m.predicted]
-    sums, counts = (jnp.stack([terms[f"masked/{n}"][i] for n in names]) for i in (0, 1))
-    size = jnp.asarray([space.vocabulary(n).size for n in names], jnp.float32)
-    means = sums / jnp.maximum(counts, 1)
-    token = (sums * size).sum() / jnp.maximum((counts * size).sum(), 1)
-    return {"mod": means.mean(), "token": token} | dict(zip(names, means, strict=True))
+    means = {n: weighted(terms, {f"masked/{n}": 1.0}) for n in names}
+    token = weighted({ALL: by_vocabulary(terms, space)}, {ALL: 1.0})
+    return {"mod": weighted(terms, masked_weights(Joint(), space)), "token": token} | means
 
 
 def _loss(golden: Golden, kind: str) -> Errors:
@@ -187,7 +194,7 @@ def _loss(golden: Golden, kind: str) -> Errors:
 
     def loss(params: Any) -> Any:
         model = golden.model(params)
-        view, queries = packed(golden.buffers(), golden.space, golden.facts["n_in"], golden.facts["n_out"])  # fmt: skip
+        view, queries = golden.views()
         states = model.decode(queries, model.encode(view), view)
         found = losses(masked_terms(model.logits, golden.space, states, queries), golden.space)
         return found[kind], found

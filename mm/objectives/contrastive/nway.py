@@ -163,6 +163,8 @@ def gram(
     volumes = volume(z_mbe[anchor], z_mbe[jnp.array(others)], rest)
     logits, there_b = -scale * volumes, rest.any(0)
     hard, count = pair_loss(logits, target, there[anchor], there_b)
+    if not smoothing:
+        return hard, count
     own = jnp.where(there[anchor][:, None] & there_b, target, 0)
     even = lambda x: jnp.broadcast_to(x.any(1, keepdims=True), x.shape)  # rows that count
     spread, _ = pair_loss(logits, even(own), there[anchor], there_b, target_ba=even(own.T))
