@@ -60,20 +60,21 @@ def centred(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def inverse_graph_convolution(
     gallery: np.ndarray, banks: tuple[np.ndarray, ...], rate: float = 1.0, k: int = 20
 ) -> np.ndarray:
-    """Gallery embeddings moved away from their k nearest in each bank, then averaged over the banks; unit rows.
+    """Gallery embeddings moved away from their k nearest in every bank; unit rows.
 
     Args:
       gallery: unit [g, E]. banks: unit [b, E] each, of gallery items and of queries.
 
-    Source: Jian and Wang 2023 (InvGC with its local adjacency).
+    Source: Jian and Wang 2023 (InvGC with its local adjacency). Their released code moves the gallery away from each
+    bank by itself, and averages the unit rows.
     """
-    moved = np.zeros_like(gallery, np.float64)
+    moved = gallery.astype(np.float64)
     for bank in banks:
         near = gallery @ bank.T
         few = min(k, len(bank))
         index = np.argpartition(-near, few - 1, axis=1)[:, :few]
         weight = np.take_along_axis(near, index, axis=1)
-        moved += _unit(gallery - rate / few * np.einsum("gk,gke->ge", weight, bank[index]))
+        moved -= rate / few * np.einsum("gk,gke->ge", weight, bank[index])
     return _unit(moved)
 
 
