@@ -43,6 +43,16 @@ def random_batch(space: TokenSpace, rows: int, seed: int, absent: float = 0.0) -
     return Batch(ids, length, present, rng.integers(0, 4, rows).astype(np.int32))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Default tests compile more than they compute: LLVM's optimisations cost them half of their time.
+
+    The slow ones train, and are as users run them.
+    """
+    if config.option.markexpr.startswith("not slow and"):  # pyproject.toml's
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+
+
 # Two processes that share two cores with two threads each are three times as slow: each test process gets a core.
 if worker := os.environ.get("PYTEST_XDIST_WORKER", ""):
     cores = sorted(os.sched_getaffinity(0))
@@ -55,7 +65,6 @@ LONGEST = (
     "test_readme",
     "test_add_a_modality",
     "test_notebook",
-    "test_perf",
     "test_kills",
     "test_your_data",
 )
