@@ -10,6 +10,7 @@ these and factors of low rank beside the kernels. Of `--config.data.source.text`
 """
 
 import dataclasses
+from typing import Any
 
 from etils.epath import Path
 
@@ -40,14 +41,8 @@ def get_config(arg: str = "runs/4m") -> Experiment:
     run, _, way = arg.partition(":")
     if way not in WAYS:
         raise UserError(f"configs/finetune_4m.py:{arg}: {way!r}: use RUN, RUN:lora or RUN:frozen")
-    old = workdir.experiment(Path(run))
-    if not isinstance(old.data.source, Tokens4M):
-        raise UserError(
-            f"{run}: no model of 4M; make one with python -m mm.weights import FILE --out {run}"
-        )
-    kept = {f.name: getattr(old.data.source, f.name) for f in dataclasses.fields(Tokens4M)}
-    source = SpokenDigits4M(**kept)
-    model = dataclasses.replace(old.task.model, embed_dim=64)
+    source = SpokenDigits4M(**imported_source(run))
+    model = dataclasses.replace(workdir.experiment(Path(run)).task.model, embed_dim=64)
     return Experiment(
         name=f"finetune-4m{way and '-' + way}",
         task=Joint(
@@ -64,3 +59,18 @@ def get_config(arg: str = "runs/4m") -> Experiment:
         steps=500,
         save_every=250,
     )
+
+
+def imported_source(run: str) -> dict[str, Any]:
+    """The token space of an imported model, as the fields of a source that adds to it.
+
+    Raises:
+      UserError: no imported model is there.
+    """
+    source = workdir.experiment(Path(run)).data.source
+    if not isinstance(source, Tokens4M):
+        raise UserError(
+            f"{run}: no model of 4M; make one with python -m mm.weights import FILE --out {run}"
+        )
+    kept = ("inputs", "targets", "image_size", "patch_size", "t5_dim", "shared_text", "overrides")
+    return {name: getattr(source, name) for name in kept}

@@ -18,7 +18,7 @@ from mm.data.records import CorruptLog
 from mm.data.tokens_4m import Tokens4M, nothing
 from mm.errors import UserError
 from mm.space import TokenSpace
-from mm.tokenizers import wordpiece
+from mm.tokenizers import Tokenizer, wordpiece
 
 FIRST_WORD = 204
 """The first id behind 4M's marks and sentinels."""
@@ -44,6 +44,14 @@ class SpokenDigits4M(Tokens4M):
         return TokenSpace(
             (*super().space.modalities, tokenizers.load(self.speech, "speech").modality)
         )
+
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """The speech tokenizer, and 4M's for texts where one is given."""
+        found = super().tokenizers() | {"speech": tokenizers.load(self.speech, "speech")}
+        if self.text:
+            m = self.space[self.caption]
+            found[self.caption] = wordpiece.load(Path(self.text), m)
+        return found
 
     def validate(self) -> None:
         """Raises UserError: the model has no such caption."""

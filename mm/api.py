@@ -64,6 +64,8 @@ class Model:
             raise UserError(f"{folder}: its data source is not here; run from where its config is")
         task = exp.task.build_for(space)
         checkpoints.check_tokenizers(latest, {n: t.fingerprint for n, t in toks.items()})
+        source: Any = exp.data.source
+        toks = toks or source.tokenizers()
         part = exp.optim.evaluated
         params, _ = jax.eval_shape(task.init, jax.random.key(0))
         return cls(task, checkpoints.restore_part(latest, {part: params})[part], toks)

@@ -73,6 +73,10 @@ class TokenSource(Source, Protocol):
         """All rows of a split as `mm.data.batches.TokenTable`, by modality."""
         ...
 
+    def tokenizers(self) -> Mapping[str, Any]:
+        """What a user's own rows become tokens by, as `mm.tokenizers.Tokenizer`, by modality."""
+        ...
+
 
 def check_modalities(chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
     """Raises UserError unless a source's setting `modalities` names some of `known`, each once."""

@@ -12,6 +12,8 @@ from mm.data.batches import TokenTable
 from mm.data.records import CorruptLog
 from mm.errors import UserError
 from mm.space import Grid, Modality, Sequence, TokenSpace, Vector, Vocabulary
+from mm.tokenizers import Tokenizer
+from mm.tokenizers.given import Given
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -77,6 +79,10 @@ class RandomTokens:
     def columns(self, split: str) -> Mapping[str, Column]:
         """No raw rows."""
         return {}
+
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """None: rows are tokens."""
+        return {m.name: Given(m) for m in self.space.modalities}
 
     def tokens(self, split: str) -> dict[str, TokenTable]:
         """The split's rows: uniform ids, sequences of random length."""

@@ -14,6 +14,8 @@ from mm.data.random_tokens import Tokens
 from mm.data.records import CorruptLog
 from mm.errors import UserError
 from mm.space import Dense, Modality, TokenSpace
+from mm.tokenizers import Tokenizer
+from mm.tokenizers.given import given
 from mm.weights import m4_modalities
 
 
@@ -50,6 +52,10 @@ class Tokens4M:
         )
         new = tuple(kind.modality(name) for name, kind in self.added.items())
         return TokenSpace((*known.modalities, *new))
+
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """None: rows are tokens, and of pixels pictures."""
+        return {m.name: given(m) for m in self.space.modalities}
 
     def validate(self) -> None:
         """Raises UserError naming a modality or a size that 4M has not."""

@@ -120,7 +120,8 @@ def write() -> None:
         found.pop("format_version", None)
     seeds = {n: found for n, found in read.items() if n.startswith("seed")}
     names = [n for n in (*study.ARMS, *study.LONGER) if any(n in s for s in seeds.values())]
-    lines = [HEAD.format(seeds=len(seeds), wanted=study.SEEDS, steps=study.STEPS)]
+    whole = sum(all(n in found for n in (*study.ARMS, *study.LONGER)) for found in seeds.values())
+    lines = [HEAD.format(seeds=whole, wanted=study.SEEDS, steps=study.STEPS)]
     if seeds:
         lines += [*_means(seeds, names), *_differences(seeds, names), *_gradients(seeds, names)]
         _plot(seeds, names)

@@ -246,6 +246,10 @@ def test_a_run_of_it_is_loaded_used_and_exported(made, tmp_path, capsys):
     given = {"tok_depth@224": (ids, np.full(3, 16))}
     features = model.task.features(model.params, given, 2, chunk=4)
     assert features.shape == (3, 16) and np.isfinite(features).all()
+    np.testing.assert_array_equal(model.features(2, **{"tok_depth@224": ids}), features)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    seen = model.features(1, **{"rgb@224": pictures})
+    assert seen.shape == (2, 16) and np.abs(seen[0] - seen[1]).max() > 1e-3
     with pytest.raises(UserError, match="has no embeddings"):
         model.task.embed(model.params, given)
     assert main(["export", str(run), "--form", "4m", "--out", str(out)]) == 0
