@@ -9,5 +9,6 @@ it determines.
 """
 
 from data_pipelines.scenes.record import MODALITIES, Record, record
+from data_pipelines.scenes.source import Scenes
 
-__all__ = ["MODALITIES", "Record", "record"]
+__all__ = ["MODALITIES", "Record", "Scenes", "record"]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.scenes import facts, render, sound, words
-from data_pipelines.scenes.world import FRAMES, MOST, Scene, View, draw, middles
+from data_pipelines.scenes.drawing import draw
+from data_pipelines.scenes.world import FRAMES, MOST, Scene, View, middles
 from mm.errors import UserError, nearest
 
 POINTS = 512

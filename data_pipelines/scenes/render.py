@@ -16,14 +16,12 @@ from data_pipelines.scenes.world import (
     COLOURS,
     FOCAL,
     GROUNDS,
-    SEEN,
     SHAPES,
     SKIES,
     Scene,
     Thing,
     View,
     direction,
-    middles,
 )
 
 FAR = 20.0  # metres: what is deeper is sky
@@ -273,14 +271,3 @@ def _shadows(
         enter, leave, _ = crossed(thing, start, to_light[:, None])
         flat[near] |= (enter < leave) & (leave > 0)
     return shadow
-
-
-def all_seen(scene: Scene) -> bool:
-    """Whether the middle of every thing is within the picture, and enough of it shows (`SEEN`).
-
-    By 32 x 32 rays whatever the side of the pictures, so that scenes do not depend on it.
-    """
-    if np.abs(scene.places(1)[:, :2] - 0.5).max() > 0.5:
-        return False
-    hits = trace(scene.things, [scene.path.view()], middles(scene.things, [0]), 32)
-    return bool((np.bincount(hits.thing[0], minlength=len(scene.things) + 1)[1:] >= SEEN).all())

@@ -13,7 +13,7 @@ from data_pipelines.scenes.world import MATERIALS, MOST, SHAPES, SIZES, Scene
 RATE = 8000
 LENGTH = 8000
 FIRST_AT, APART = 160, 1040  # samples: when the nearest is struck, and from each to the next
-FULL = 3.0  # metres: what is nearer is not louder
+FULL = 2.5  # metres: what is nearer is not louder
 PARTIALS = {"cube": (1.0, 1.5, 2.52), "sphere": (1.0, 2.0, 3.0), "cylinder": (1.0, 2.76, 5.4)}
 PITCH = {"small": 520.0, "large": 260.0}  # hertz
 RING = {"rubber": 0.03, "metal": 0.25}  # seconds, until it is 1 / e of what it was
@@ -33,7 +33,7 @@ def struck(shape: str, size: str, material: str) -> np.ndarray:
 def gains(across: float, depth: float) -> np.ndarray:
     """Left and right, float64[2], of an object at `across` (0 .. 1 of the picture), `depth` metres forward.
 
-    The squares add up to (3 m / depth)^2 / MOST^2, so that even six strokes at once stay within -1 .. 1.
+    The squares add up to (FULL / depth)^2 / MOST^2, so that even six strokes at once stay within -1 .. 1.
     """
     turn = np.clip(across, 0, 1) * np.pi / 2
     return np.array([np.cos(turn), np.sin(turn)]) * min(1.0, FULL / depth) / MOST

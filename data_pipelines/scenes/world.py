@@ -1,12 +1,10 @@
-"""What a scene is: objects on a ground under a sky, a light, a camera that moves. All drawn from (seed, index).
+"""What a scene is: objects on a ground under a sky, a light, a camera that moves.
 
 World axes: x and y on the ground, z up, metres. Time is counted in frames of a video; `frame` 0 is the picture.
 Camera axes: x to the right, y down, z forward.
 """
 
 import dataclasses
-import functools
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,16 +26,6 @@ FRAMES = 8
 MOST = 6
 FOCAL = 1.4  # of the picture's side: 39 degrees from edge to edge
 BASELINE = 0.4  # metres from the camera to that of the second view, to its right
-ARENA = 2.0  # metres from the middle, where objects stand
-GAP = 0.1  # metres between objects, at least, in all frames
-SEEN = 6  # of 32 x 32 rays that meet an object, at least, in frame 0
-
-FIRST = {"train": 0, "validation": 2**40, "test": 2 * 2**40, "unseen": 3 * 2**40}
-"""Splits are ranges of indices, 2^40 each: none can reach into the next."""
-WITHHELD = frozenset(
-    {("cube", "green"), ("cube", "purple"), ("sphere", "gray"), ("sphere", "yellow"), ("cylinder", "red"), ("cylinder", "cyan")}
-)  # fmt: skip
-"""Shapes in colours that no object of train, validation and test has; one object of each scene of `unseen` has."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,75 +150,6 @@ def direction(azimuth: float, elevation: float) -> np.ndarray:
     """The unit vector float64[3] that points there."""
     flat = np.cos(elevation)
     return np.array([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)])
-
-
-@functools.cache
-def kinds(withheld: bool) -> tuple[tuple[str, str, str, str], ...]:
-    """Size, colour, material and shape of the objects that are withheld, or of those that are not."""
-    every = itertools.product(*ATTRIBUTES.values())
-    return tuple(k for k in every if ((k[3], k[1]) in WITHHELD) == withheld)
-
-
-def split_of(index: int) -> str:
-    """The split that a record belongs to."""
-    return list(FIRST)[index >> 40]
-
-
-def draw(seed: int, index: int, objects: tuple[int, int]) -> Scene:
-    """The scene of a record, a pure function of its arguments.
-
-    Args:
-      index: see `FIRST`. objects: how many, at least and at most.
-    """
-    from data_pipelines.scenes.render import all_seen  # it reads this file
-
-    rng = np.random.default_rng([seed, index])
-    while True:
-        scene = _proposed(rng, objects, split_of(index) == "unseen")
-        if scene is not None and all_seen(scene):
-            return scene
-
-
-def _proposed(rng: np.random.Generator, objects: tuple[int, int], unseen: bool) -> Scene | None:
-    """A scene, unless its objects would touch."""
-    count = int(rng.integers(objects[0], objects[1] + 1))
-    usual, rare = kinds(False), kinds(True)
-    picked = [usual[i] for i in rng.permutation(len(usual))[:count]]
-    if unseen:
-        picked[0] = rare[rng.integers(len(rare))]
-    things = []
-    for size, colour, material, shape in picked:
-        away, where, towards = ARENA * np.sqrt(rng.random()), *rng.uniform(0, 2 * np.pi, 2)
-        speed = rng.uniform(0.03, 0.12) * (rng.random() < 0.5)
-        thing = Thing(
-            size=size, colour=colour, material=material, shape=shape,
-            x=away * np.cos(where), y=away * np.sin(where), yaw=rng.uniform(0, np.pi / 2),
-            vx=speed * np.cos(towards), vy=speed * np.sin(towards),
-        )  # fmt: skip
-        if any(_touch(thing, other) for other in things):
-            return None
-        things.append(thing)
-    path = Path(
-        azimuth=rng.uniform(0, 2 * np.pi), elevation=rng.uniform(0.2, 0.55),
-        distance=rng.uniform(6.0, 8.0), turn=rng.uniform(0.01, 0.04) * rng.choice([-1, 1]),
-        rise=rng.uniform(-0.006, 0.006), near=rng.uniform(-0.08, 0.08),
-    )  # fmt: skip
-    scene = Scene(
-        things=tuple(things),
-        path=path,
-        light=(rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1.2)),
-        ground=list(GROUNDS)[rng.integers(len(GROUNDS))],
-        sky=list(SKIES)[rng.integers(len(SKIES))],
-    )
-    return scene.sorted()
-
-
-def _touch(a: Thing, b: Thing) -> bool:
-    """Whether two things come too near to each other between the first and the last frame."""
-    apart, moves = np.array([a.x - b.x, a.y - b.y]), np.array([a.vx - b.vx, a.vy - b.vy])
-    speed = moves @ moves
-    nearest = np.clip(-(apart @ moves) / speed, 0, FRAMES - 1) if speed else 0.0
-    return bool(np.hypot(*(apart + nearest * moves)) < a.radius + b.radius + GAP)
 
 
 def middles(things: Sequence[Thing], frames: Sequence[float]) -> np.ndarray:

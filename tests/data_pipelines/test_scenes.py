@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.scenes import MODALITIES, Record, record
+from data_pipelines.scenes.drawing import draw
 from data_pipelines.scenes.record import shape_of
 from data_pipelines.scenes.render import AMBIENT, DARK, DIFFUSE, FAR
 from data_pipelines.scenes.sound import audio, heard
@@ -17,7 +18,6 @@ from data_pipelines.scenes.world import (
     GROUNDS,
     Scene,
     direction,
-    draw,
 )
 from mm.errors import UserError
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipelines.scenes.drawing import draw
 from data_pipelines.scenes.words import (
     RELATIONS,
     Claims,
@@ -17,7 +18,7 @@ from data_pipelines.scenes.words import (
     write,
     write_tree,
 )
-from data_pipelines.scenes.world import ATTRIBUTES, draw
+from data_pipelines.scenes.world import ATTRIBUTES
 from mm.errors import UserError
 
 SCENES = [draw(7, i, (1, 6)) for i in range(40)]
