@@ -273,7 +273,8 @@ def guesses(records: int = 2000, seed: int = 0) -> dict[str, float]:
 
 
 def markdown(cells: dict[str, dict[str, Cell]], best: dict[str, float]) -> str:
-    """The table as docs/scenes.md shows it: **known**, open as a dash, and of `partly` the share of changes that show."""
+    """The table as docs/scenes.md shows it: **known**, open as a dash, and of `partly` the share of changes that show
+    and, of summaries, of records that are read."""
     lines = ["| | " + " | ".join(CHANGES) + " |", "|---" * (len(CHANGES) + 1) + "|"]
     for source, row in cells.items():
         lines.append(f"| {source} | " + " | ".join(_said(c) for c in row.values()) + " |")
@@ -284,5 +285,5 @@ def markdown(cells: dict[str, dict[str, Cell]], best: dict[str, float]) -> str:
 def _said(cell: Cell) -> str:
     if cell.kind != "partly":
         return {"known": "**known**", "open": "-"}[cell.kind]
-    read = "" if not cell.read else f", read {100 * cell.read:.0f}%"
-    return f"{100 * cell.shows:.0f}%{read}"
+    read = "" if cell.read is None else f", read {100 * cell.read:.3g}%"
+    return f"{100 * cell.shows:.3g}%{read}"
