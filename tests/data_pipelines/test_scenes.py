@@ -111,6 +111,21 @@ def test_pixels_are_what_a_slow_march_along_their_rays_finds(records):
     assert wrong <= 2, f"{wrong} of {len(places)}"  # a march misses what rays graze
 
 
+def test_shadows_are_where_something_stands_before_the_light(records):
+    rng, dark, wrong = np.random.default_rng(2), 0, 0
+    for r in records:
+        light, found = direction(*r.scene.light), r.map("shadow").ravel()
+        normal, point = r.map("normal").reshape(-1, 3), r.map("point").reshape(-1, 3)
+        near = (np.linalg.norm(point, axis=1) < 5) & (normal @ light > 0.05)
+        for shadow in (True, False):
+            places = np.flatnonzero(near & (found == shadow))
+            for i in rng.permutation(places)[:12]:
+                start = point[i].astype(np.float64) + 2e-3 * normal[i]
+                hidden = marched(r.scene, 0, start, light, 8)[1] is not None
+                wrong, dark = wrong + (hidden != shadow), dark + shadow
+    assert dark > 50 and wrong <= 2  # at the rim of a shadow
+
+
 def test_frames_move_as_the_camera_and_the_objects_do(records):
     r = next(r for r in records if any(t.vx for t in r.scene.things))
     frame = Record(r.scene, names=["video"])["video"][5]
