@@ -1,6 +1,7 @@
 """MOVi-A in its published form, made small here; and what is said where it cannot be had."""
 
 import io
+import shutil
 import struct
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tensorflow_datasets.proto import tf_example_pb2
 from data_pipelines.movi import FOLDER, Movi
 from mm.data.records import CorruptLog
 from mm.errors import UserError
+from tests.test_paths import bucket
+
+__all__ = ["bucket"]  # a fixture: gs:// as a folder of this machine
 
 H = W = 8
 FRAMES = 3
@@ -86,6 +90,19 @@ def test_all_shards_can_be_taken(published):
     assert len(source.columns("train")["instance"]) == 3
     row = source.columns("validation")["instance"][np.array([0])][0]
     assert np.array_equal(row, example(3)[1]["instance"])
+
+
+def test_what_lies_in_a_bucket_is_copied_once(published, tmp_path, bucket):
+    shutil.copytree(published / "movi_a", tmp_path / "far" / "kubric-public" / "tfds" / "movi_a")
+    first = Movi(modalities=("rgb",))
+    first.open(tmp_path / "cache", CorruptLog(0))
+    assert np.array_equal(first.columns("test")["rgb"][np.array([0])][0], example(9)[1]["video"][0])
+    copies = sorted((tmp_path / "cache" / "movi").rglob("*-of-*"))
+    assert [p.name[:12] for p in copies] == ["movi_a-train", "movi_a-valid"]  # a shard of each
+    copies[0].write_bytes(copies[1].read_bytes() * 2)  # stands for itself: it is not fetched again
+    again = Movi(modalities=("rgb",))
+    again.open(tmp_path / "cache", CorruptLog(0))
+    assert len(again.columns("train")["rgb"]) == 1
 
 
 def test_a_file_that_was_cut_off_is_named(published):
