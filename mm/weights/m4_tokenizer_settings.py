@@ -95,8 +95,8 @@ def _vit(path: Path, config: Config, sizes: _Sizes) -> vit.ViTAutoencoder:
 
     return vit.ViTAutoencoder(
         rows=str(config.get("rows", _usual_rows(channels, labels, patch))),
-        height=int(_number(path, config, "height", side)),
-        width=int(_number(path, config, "width", side)),
+        height=int(number(path, config, "height", side)),
+        width=int(number(path, config, "width", side)),
         channels=channels,
         labels=labels,
         patch=patch,
@@ -138,16 +138,17 @@ def _codebook(path: Path, config: Config, sizes: _Sizes, network: Any) -> Any:
     return VectorQuantizer(
         codes=sizes.of("quantize._codebook.embed", 2)[0],
         width=network.code_width,
-        decay=_number(path, config, "ema_decay", 0.99),
+        decay=number(path, config, "ema_decay", 0.99),
         cosine=cosine,
-        threshold=_number(path, config, "threshold_ema_dead_code", 0.25),
+        threshold=number(path, config, "threshold_ema_dead_code", 0.25),
         unit=bool(config.get("norm_latents", False)),
         drift=cosine,
         smoothing=0.0 if cosine else 1e-5,
     )
 
 
-def _number(path: Path, config: Config, name: str, usual: float) -> float:
+def number(path: Path, config: Config, name: str, usual: float) -> float:
+    """What a config says. Raises UserError: no number."""
     try:
         return float(config.get(name, usual))
     except (TypeError, ValueError) as e:

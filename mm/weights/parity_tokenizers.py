@@ -20,6 +20,7 @@ from mm.errors import UserError
 from mm.tokenizers import autoencoder
 from mm.tokenizers.vit import ViTAutoencoder
 from mm.weights.m4_files import Config, File
+from mm.weights.m4_tokenizer_settings import number
 from mm.weights.m4_tokenizers import Imported, import_tokenizer
 
 OUTPUTS = ("latent", "quant", "tokens", "rec")
@@ -55,7 +56,8 @@ def check(stem: Path | str) -> dict[str, float | None]:
             outputs["tokens"] = np.moveaxis(ids, 1, -1)  # the codes of a place stand last there
         found |= {output + name[1:]: outputs[output] for output in OUTPUTS}
     if "x" in inputs and any(name.startswith(("train_", "ema_")) for name in golden):
-        found |= trained(made, golden | inputs, config)
+        weight = number(weights, config, "commitment_weight", 1.0)
+        found |= trained(made, golden | inputs, config, weight)
     if not found.keys() & golden.keys():
         raise UserError(
             f"{path}: no input x with any of {', '.join(OUTPUTS)}; a golden set of a tokenizer has some"
@@ -70,7 +72,7 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as f, np.load(f, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as e:
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as e:
         raise UserError(f"{path}: not a readable .npz ({e}); make the golden set again") from e
 
 
@@ -80,8 +82,8 @@ def _unstandardised(x: np.ndarray) -> np.ndarray:
 
 
 def error(found: np.ndarray | None, golden: np.ndarray) -> float | None:
-    """Largest absolute difference; of integers, how many differ; None where there is nothing to compare with."""
-    if found is None:
+    """Largest absolute difference; of integers, how many differ; None where there are no numbers to compare with."""
+    if found is None or not np.issubdtype(golden.dtype, np.number):
         return None
     if found.shape != golden.shape:
         return float("inf")
@@ -173,9 +175,9 @@ def run(made: Imported, x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def trained(
-    made: Imported, golden: Mapping[str, np.ndarray], config: Config
+    made: Imported, golden: Mapping[str, np.ndarray], config: Config, weight: float = 1.0
 ) -> dict[str, np.ndarray]:
-    """One training step on `x`: reconstruction, the codebook's loss, and the codebook after it.
+    """One training step on `x`: reconstruction, the codebook's loss times `weight`, and the codebook after it.
 
     Which latent of the batch a code that fell out of use restarts at, is chance: the one nearest to the set's is taken.
     """
@@ -196,7 +198,7 @@ def trained(
         rec, loss, after, latents = step(made.params, buffers, to.rows)
         names = {"codebook": "ema_embed", "counts": "ema_cluster", "sums": "ema_embed_avg"}
         moved = {names[name]: np.asarray(a) for name, a in after.items()}
-        commitment = np.asarray(loss)[None] * float(config.get("commitment_weight", 1.0))
+        commitment = np.asarray(loss)[None] * weight
         moved |= {"train_rec": to.images(np.asarray(rec)), "train_code_loss": commitment}
         return moved | _restarted(made, golden, config, moved, np.asarray(latents))
 

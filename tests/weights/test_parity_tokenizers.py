@@ -71,6 +71,7 @@ BAD_SETS = {
     "missing": (lambda p: p.unlink(), "no such file"),
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-99]), "not a readable .npz"),
     "pickle": (lambda p: p.write_bytes(pickle.dumps({})), "not a readable .npz"),
+    "one array": (lambda p: np.save(p.open("wb"), np.ones(3)), "not a readable .npz"),
     "objects": (lambda p: np.savez(p, x=np.array([{}], object)), "not a readable .npz"),
     "channels": (lambda p: np.savez(p, x=np.ones((1, 4, 12, 12))), r"x is float64\[1, 4, 12, 12\], the tokenizer takes \[B, 3"),
     "patches": (lambda p: np.savez(p, x=np.ones((1, 3, 12, 13))), "in patches of 4"),
@@ -107,7 +108,7 @@ def test_a_training_step_in_which_codes_fall_out_of_use(quantizer, tmp_path):
     x = inputs(made.network)
     latents = parity.run(made, x)["latent"]
     config = {"commitment_weight": 0.5}
-    step = parity.trained(made, {"x": x}, config)
+    step = parity.trained(made, {"x": x}, config, 0.5)
     whole = parity.trained(made, {"x": x}, {})
     np.testing.assert_allclose(step["train_code_loss"], whole["train_code_loss"] / 2, rtol=1e-6)
     book = step["ema_embed"].copy()
