@@ -24,6 +24,7 @@ from mm.space import Batch, Dense, Modality, Sequence, TokenSpace, View
 SCHEMES = ("random", "all", "binary")
 Ends = tuple[int, int]
 LEAST = 1e-9  # concentration of what may be drawn, and is never meant to be
+WHOLE = np.nextafter(np.float32(1), np.float32(0))  # the largest share that PyTorch draws
 NONE = -1e30  # a draw of the least concentration is about -1e10
 SHORTER = (
     0.9  # what tokens are kept with, over what they were kept with when the input was too long
@@ -201,12 +202,14 @@ def concentration(m: Modality, alphas: Mapping[str, float], role: str) -> float:
 
 
 def draw_shares(key: jax.Array, alphas: jax.Array) -> jax.Array:
-    """M independent draws of M shares each, p ~ Dirichlet(alphas), as logarithms but for a constant: float32[..., M, M].
+    """Independent draws of M shares each, p ~ Dirichlet(alphas), as logarithms but for a constant: float32[..., D, M] with
+    D = M, or 2 of a single one.
 
     Args:
       alphas: float32[..., M], 0 = takes no part: its share is the logarithm of nothing, `NONE`.
     """
-    alphas = jnp.broadcast_to(alphas[..., None, :], (*alphas.shape, alphas.shape[-1]))
+    draws = max(alphas.shape[-1], 2)
+    alphas = jnp.repeat(alphas[..., None, :], draws, -2)
     return jnp.where(alphas > 0, jax.random.loggamma(key, jnp.where(alphas > 0, alphas, 1.0)), NONE)
 
 
@@ -214,14 +217,17 @@ def share_out(shares: jax.Array, total: jax.Array, room: jax.Array) -> jax.Array
     """floor(total * p) of the first draw, the remainder one by one to the largest shares of the others; what is beyond the
     room then is lost: int32[B, M].
 
+    No share is a whole one, as in 4M: where one modality is drawn alone, one token is left for the next draw.
+
     Args:
-      shares: float32[B, M, M], see `draw_shares`. total: int32[B, 1]. room: int32[B, M].
+      shares: float32[B, D, M], see `draw_shares`. total: int32[B, 1]. room: int32[B, M].
     """
     count = room.shape[1]
-    whole = jnp.floor(total * jax.nn.softmax(shares[:, 0])).astype(jnp.int32)
-    rest = total - whole.sum(1, keepdims=True)  # at most count - 1
+    part = jnp.minimum(jax.nn.softmax(shares[:, 0]), WHOLE)
+    whole = jnp.floor(total * part).astype(jnp.int32)
+    rest = total - whole.sum(1, keepdims=True)  # at most count - 1, of a single one 1
     given = jax.nn.one_hot(shares[:, 1:].argmax(-1), count, dtype=jnp.int32)
-    given = jnp.where(jnp.arange(count - 1)[:, None] < rest[..., None], given, 0).sum(1)
+    given = jnp.where(jnp.arange(given.shape[1])[:, None] < rest[..., None], given, 0).sum(1)
     return jnp.where(shares[:, 0] > NONE, jnp.minimum(whole + given, room), 0)
 
 
@@ -297,13 +303,17 @@ def mod7(space: TokenSpace, **sizes: Any) -> Masking4M:
 
 
 def mod21(space: TokenSpace, **sizes: Any) -> Masking4M:
-    """What 4M-21 was trained with: all to all with four concentrations, pixels to all, each of two captions to all (half as
-    often); 256 tokens seen, 256 asked. Embeddings of captions have a share of what is asked, too, which is lost."""
+    """What 4M-21 was trained with: all to all with four concentrations, pixels to all, each of two captions to all without the
+    other (half as often); 256 tokens seen, 256 asked. Embeddings of captions have a share of what is asked, too, which is
+    lost, but not where they are what is seen."""
     lost = ("t5_caption",)
     parts = [even(space, a, a, lost=lost) for a in (0.01, 0.1, 1.0, 10.0)]
     parts.append(even(space, 0.0, 0.5, {pixels(space): 1000.0}, lost=lost))
-    for name in (n for n in ("caption", "t5_caption") if n in space.names):
-        parts.append(even(space, 0.05, 0.5, {name: 5.0}, lost=lost, weight=0.5))
+    captions = [n for n in ("caption", "t5_caption") if n in space.names]
+    for name in captions:
+        given = dict.fromkeys(captions, 0.0) | {name: 5.0}
+        parts.append(even(space, 0.05, 0.5, given, lost=lost, weight=0.5))
+        parts[-1].target_alphas[name] = 0.0
         parts[-1].keep[name] = "all"
     return _of(space, {"visible": 256, "targets": 256} | sizes, *parts)
 

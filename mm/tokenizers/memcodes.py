@@ -25,11 +25,14 @@ from mm.tasks import Terms
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Bottleneck:
-    """The MLP of one side: residual blocks of `width` features, `depth` of them; `outer` features towards the codes."""
+    """The MLP of one side: residual blocks of `width` features, `depth` of them, `expansion` times as wide inside; `outer`
+    features towards the codes.
+    """
 
     width: int = 1024
     depth: int = 6
     outer: int = 1024
+    expansion: int = 4
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -72,13 +75,13 @@ class VectorAutoencoder:
 
 
 class Residual(nnx.Module):
-    """x + W2 gelu(W1 norm x), four times as wide inside; the norm's eps is 1e-5."""
+    """x + W2 gelu(W1 norm x), `expansion` times as wide inside; the norm's eps is 1e-5."""
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, expansion: int, *, rngs: nnx.Rngs):
         self.scale = nnx.Param(jnp.ones(width))
         self.bias = nnx.Param(jnp.zeros(width))
-        self.up = Linear(width, 4 * width, rngs=rngs)
-        self.down = Linear(4 * width, width, rngs=rngs)
+        self.up = Linear(width, expansion * width, rngs=rngs)
+        self.down = Linear(expansion * width, width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         spread = x.var(-1, keepdims=True)
@@ -91,7 +94,9 @@ class BottleneckMlp(nnx.Module):
 
     def __init__(self, side: Bottleneck, d_in: int, d_out: int, *, rngs: nnx.Rngs):
         self.into = Linear(d_in, side.width, rngs=rngs)
-        self.blocks = stack(lambda r: Residual(side.width, rngs=r), side.depth, rngs)
+        self.blocks = stack(
+            lambda r: Residual(side.width, side.expansion, rngs=r), side.depth, rngs
+        )
         self.out = Linear(side.width, d_out, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

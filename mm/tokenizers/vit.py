@@ -59,6 +59,7 @@ class ViTAutoencoder:
       labels: how many classes there are; 0 unless rows are labels.
       patch: side of the square that one place stands for; 1 for feature maps.
       image_size: side at whose grid the positions are stored.
+      decoder_image_size: the decoder's; 0 = the same.
       post_mlp: x + mlp(norm x) with tanh, after the encoder's blocks and after the decoder's.
       out_conv: two ConvNeXt blocks on what is reconstructed.
       code_width, codebooks, memory: features that are coded at a place, and how; see `memcodes.Projection`.
@@ -71,6 +72,7 @@ class ViTAutoencoder:
     labels: int = 0
     patch: int = 16
     image_size: int = 224
+    decoder_image_size: int = 0
     encoder: Transformer = dataclasses.field(default_factory=Transformer)
     decoder: Transformer = dataclasses.field(default_factory=Transformer)
     post_mlp: bool = True
@@ -90,7 +92,7 @@ class ViTAutoencoder:
             )
         if self.rows == "pixels" and self.channels not in (1, 3):
             raise UserError(f"{at}.channels={self.channels}: pixels have 1 or 3; change it")
-        for name in ("height", "width", "image_size"):
+        for name in ("height", "width", "image_size", "decoder_image_size"):
             if getattr(self, name) % self.patch:
                 raise UserError(
                     f"{at}.{name}={getattr(self, name)}: not a multiple of patch={self.patch}; change one"
@@ -116,6 +118,15 @@ class ViTAutoencoder:
     def grid(self) -> Grid:
         """The codebooks are `t`."""
         return Grid(t=self.codebooks, h=self.height // self.patch, w=self.width // self.patch)
+
+    @property
+    def stored_positions(self) -> dict[str, tuple[int, int]]:
+        """Of encoder and decoder: the side of the grid whose waves are stored, and their features."""
+        size = self.decoder_image_size or self.image_size
+        return {
+            "encoder": (self.image_size // self.patch, self.encoder.width),
+            "decoder": (size // self.patch, self.decoder.width),
+        }
 
     def build(self, rngs: nnx.Rngs) -> "ViTNetwork":
         return ViTNetwork(self, rngs=rngs)
@@ -209,25 +220,23 @@ class ViTNetwork(nnx.Module):
         h_bnd = self.patches_in(
             rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=s.patch, q=s.patch)
         )
-        h_bnd = run_stack(self.encoder, h_bnd + self._positions(s.encoder.width))
+        h_bnd = run_stack(self.encoder, h_bnd + self._positions("encoder"))
         return self.latent_out(h_bnd if self.encoder_post is None else self.encoder_post(h_bnd))
 
     def decode(self, vectors_bnd: jax.Array) -> jax.Array:
         """Codes' vectors float32[B, n, latent] -> float32[B, H, W, C], or logits of the labels."""
         s = self.settings
-        h_bnd = self.latent_in(self.projection.joined(vectors_bnd)) + self._positions(
-            s.decoder.width
-        )
-        h_bnd = run_stack(self.decoder, h_bnd)
+        h_bnd = self.latent_in(self.projection.joined(vectors_bnd))
+        h_bnd = run_stack(self.decoder, h_bnd + self._positions("decoder"))
         h_bnd = h_bnd if self.decoder_post is None else self.decoder_post(h_bnd)
         out = rearrange(
             self.patches_out(h_bnd), "b (h w) (p q c) -> b (h p) (w q) c", h=s.grid.h, p=s.patch, q=s.patch
         )  # fmt: skip
         return out if self.out_conv is None else run_stack(self.out_conv, out)
 
-    def _positions(self, width: int) -> jax.Array:
-        s = self.settings
-        return positions(s.image_size // s.patch, s.grid.h, s.grid.w, width)
+    def _positions(self, name: str) -> jax.Array:
+        grid, (side, width) = self.settings.grid, self.settings.stored_positions[name]
+        return positions(side, grid.h, grid.w, width)
 
     def terms(self, out: jax.Array, x: jax.Array) -> Terms:
         """`reconstruction`: squared error; of labels, cross-entropy in nats per pixel, with the metric `accuracy`."""

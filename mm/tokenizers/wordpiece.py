@@ -175,13 +175,14 @@ def train(lines: Iterable[str], size: int = 30_000) -> hf.Tokenizer:
 
 
 def special_words() -> list[hf.AddedToken]:
-    """In the order of their ids. Class names are found in any case, all others only as they are spelt."""
+    """In the order of their ids. Class names are found in any case, all others only as they are spelt; the four marks are found
+    within words, too.
+    """
     sentinels = [sentinel(i) for i in range(SENTINELS)]
     coordinates = [coordinate(f, i) for f in range(FAMILIES) for i in range(BINS)]
-    exact = (*MARKS, *sentinels, *coordinates)
-    return [hf.AddedToken(w, single_word=True, normalized=False) for w in exact] + [
-        hf.AddedToken(w, single_word=True, normalized=True) for w in COCO
-    ]
+    marks = [hf.AddedToken(w, single_word=False, normalized=False) for w in MARKS]
+    exact = [hf.AddedToken(w, single_word=True, normalized=False) for w in sentinels + coordinates]
+    return marks + exact + [hf.AddedToken(w, single_word=True, normalized=True) for w in COCO]
 
 
 def _untrained(model: hf.models.WordPiece) -> hf.Tokenizer:

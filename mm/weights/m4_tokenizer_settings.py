@@ -87,7 +87,7 @@ class _Sizes:
 def _vit(path: Path, config: Config, sizes: _Sizes) -> vit.ViTAutoencoder:
     width, channels, patch, _ = sizes.of("encoder.proj.weight", 4)
     labels = sizes.of("cls_emb.weight", 2)[0] if sizes.has("cls_emb.") else 0
-    side = sizes.of("encoder.pos_emb", 4)[-1] * patch
+    side, other = (sizes.of(f"{name}.pos_emb", 4)[-1] * patch for name in ("encoder", "decoder"))
 
     def blocks(name: str, width: int) -> vit.Transformer:
         depth = sizes.depth(f"{name}.blocks.")
@@ -95,12 +95,13 @@ def _vit(path: Path, config: Config, sizes: _Sizes) -> vit.ViTAutoencoder:
 
     return vit.ViTAutoencoder(
         rows=str(config.get("rows", _usual_rows(channels, labels, patch))),
-        height=int(_number(path, config, "height", side)),
-        width=int(_number(path, config, "width", side)),
+        height=int(number(path, config, "height", side)),
+        width=int(number(path, config, "width", side)),
         channels=channels,
         labels=labels,
         patch=patch,
         image_size=side,
+        decoder_image_size=0 if other == side else other,
         encoder=blocks("encoder", width),
         decoder=blocks("decoder", sizes.of("post_quant_proj.weight", 4)[0]),
         post_mlp=sizes.has("encoder.post_mlp."),
@@ -137,16 +138,17 @@ def _codebook(path: Path, config: Config, sizes: _Sizes, network: Any) -> Any:
     return VectorQuantizer(
         codes=sizes.of("quantize._codebook.embed", 2)[0],
         width=network.code_width,
-        decay=_number(path, config, "ema_decay", 0.99),
+        decay=number(path, config, "ema_decay", 0.99),
         cosine=cosine,
-        threshold=_number(path, config, "threshold_ema_dead_code", 0.25),
+        threshold=number(path, config, "threshold_ema_dead_code", 0.25),
         unit=bool(config.get("norm_latents", False)),
         drift=cosine,
         smoothing=0.0 if cosine else 1e-5,
     )
 
 
-def _number(path: Path, config: Config, name: str, usual: float) -> float:
+def number(path: Path, config: Config, name: str, usual: float) -> float:
+    """What a config says. Raises UserError: no number."""
     try:
         return float(config.get(name, usual))
     except (TypeError, ValueError) as e:
@@ -181,8 +183,12 @@ def _heads(path: Path, config: Config, side: str, width: int) -> int:
 def _mlp(sizes: _Sizes) -> memcodes.VectorAutoencoder:
     def bottleneck(side: str) -> memcodes.Bottleneck:
         wide, narrow = (sizes.of(f"{side}.linear_{end}.weight", 2) for end in ("in", "out"))
-        outer = narrow[0] if side == "encoder" else wide[1]
-        return memcodes.Bottleneck(width=wide[0], depth=sizes.depth(f"{side}.blocks."), outer=outer)
+        return memcodes.Bottleneck(
+            width=wide[0],
+            depth=sizes.depth(f"{side}.blocks."),
+            outer=narrow[0] if side == "encoder" else wide[1],
+            expansion=sizes.of(f"{side}.blocks.0.block.0.weight", 2)[0] // wide[0],
+        )
 
     return memcodes.VectorAutoencoder(
         features=sizes.of("encoder.linear_in.weight", 2)[1],
@@ -199,7 +205,7 @@ def config_of(network: Any, quantizer: Any) -> Config:
     if n.codebooks > 1:
         config["num_codebooks"] = n.codebooks
     if n.memory:
-        config["quantizer_type"] = "memcodes"
+        config["quant_type"] = "memcodes"
     else:
         config |= {
             "norm_codes": q.cosine,
@@ -210,7 +216,8 @@ def config_of(network: Any, quantizer: Any) -> Config:
     if isinstance(n, vit.ViTAutoencoder):
         return config | _vit_config(n)
     for side, b in (("enc", n.encoder), ("dec", n.decoder)):
-        config[f"{side}_type"] = f"BottleneckMLP/B_{b.depth}-Wi_{b.width}"
+        wider = f"-E_{b.expansion}" if b.expansion != 4 else ""
+        config[f"{side}_type"] = f"BottleneckMLP/B_{b.depth}-Wi_{b.width}{wider}"
     return config | {
         "n_channels": n.features,
         "image_size": 1,
@@ -231,6 +238,7 @@ def _vit_config(n: vit.ViTAutoencoder) -> Config:
             free = {"dim_tokens": blocks.width, "depth": blocks.depth, "num_heads": blocks.heads}
             config[f"vit_{side}"] = free
     unusual = {
+        "image_size_dec": (n.decoder_image_size, 0),
         "n_labels": (n.labels, 0),
         "patch_proj": (n.patch > 1, True),
         "rows": (n.rows, _usual_rows(n.channels, n.labels, n.patch)),

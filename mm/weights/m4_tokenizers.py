@@ -24,12 +24,11 @@ from mm.weights.m4_files import Arrays, listed, read
 from mm.weights.m4_tokenizer_settings import WHOLE, config_of, settings_of
 
 INITIALISED = "quantize._codebook.initted"
-POSITIONS = ("encoder.pos_emb", "decoder.pos_emb")
 WHAT_4M_HAS = "it has ViTAutoencoder and VectorAutoencoder, with Categorical where these have a memory and VectorQuantizer where not"
 NETWORKS = (vit.ViTAutoencoder, memcodes.VectorAutoencoder)
-WHAT_IS_FIXED = dict.fromkeys(POSITIONS, "the fixed waves of its grid") | {
-    INITIALISED: "1: its codebook was never begun"
-}
+WHAT_IS_FIXED = dict.fromkeys(
+    ("encoder.pos_emb", "decoder.pos_emb"), "the fixed waves of its grid"
+) | {INITIALISED: "1: its codebook was never begun"}
 
 
 class Imported(NamedTuple):
@@ -282,12 +281,10 @@ def _fixed(network: Any) -> Arrays:
     begun = {} if network.memory else {INITIALISED: np.ones(1, np.float32)}
     if not isinstance(network, vit.ViTAutoencoder):
         return begun
-    side = network.image_size // network.patch
-    waves = lambda width: np.asarray(vit.positions(side, side, side, width)).T
-    widths = (network.encoder.width, network.decoder.width)
+    waves = lambda side, width: np.asarray(vit.positions(side, side, side, width)).T
     positions = {
-        name: waves(width).reshape(1, width, side, side)
-        for name, width in zip(POSITIONS, widths, strict=True)
+        f"{name}.pos_emb": waves(side, width).reshape(1, width, side, side)
+        for name, (side, width) in network.stored_positions.items()
     }
     return positions | begun
 

@@ -4,9 +4,10 @@ import numpy as np
 
 
 def share_out(rng, alphas, total, room):
-    """Tokens of each modality."""
+    """Tokens of each modality. PyTorch draws no share of 1: the largest float32 below it."""
     alphas = np.maximum(alphas, 1e-9)
-    counts = np.floor(rng.dirichlet(alphas) * total).astype(int)
+    shares = np.minimum(rng.dirichlet(alphas).astype(np.float32), np.float32(1 - 2**-24))
+    counts = np.floor(shares * np.float32(total)).astype(int)
     for _ in range(total - counts.sum()):
         counts[rng.dirichlet(alphas).argmax()] += 1
     return np.minimum(counts, room)

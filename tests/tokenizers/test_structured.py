@@ -92,8 +92,8 @@ PERSON = human_poses.Person(
 def test_sentences_as_4m_spells_them():
     assert det.write([det.Detected("hot dog", Box(0, 0.1, 0.25, 1))]) == "v0=0 v1=100 v2=250 v3=999 hot dog"  # fmt: skip
     assert color_palette.write([(0, 128, 255), (1, 2, 3)]) == "v1=2 v0=0 v0=128 v0=255 v0=1 v0=2 v0=3"  # fmt: skip
-    assert sam_instance.write([sam_instance.Point(111.6, 223)]) == "point v0=112 v1=223 none"
-    covered = sam_instance.Point(0, 0, (sam_instance.Instance(Box(0, 5, 223, 7), tuple(range(504, 520))),))  # fmt: skip
+    assert sam_instance.write([sam_instance.Point(111.6, 223)]) == "point v0=111 v1=223 none"
+    covered = sam_instance.Point(0, 0, (sam_instance.Instance(Box(0, 5.9, 223, 7.5), tuple(range(504, 520))),))  # fmt: skip
     ids = [*(f"v0={i}" for i in range(504, 512)), *(f"v1={i}" for i in range(8))]
     assert sam_instance.write([covered]) == " ".join(
         ["point v0=0 v1=0 polygon v0=0 v1=5 v2=223 v3=7", *ids]
@@ -195,6 +195,19 @@ def test_figures_fall_into_equal_bins(share, count):
     assert len(metadata.FIGURES) == 21
     for figure in metadata.FIGURES.values():
         assert [figure.bin(v) for v in figure.values] == list(range(len(figure.values)))
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "bin"),
+    [
+        ("objectness", 27 / 49, 26), ("walkability", 27 / 49, 26), ("entropy", 44 / 49 * 10, 43), ("entropy", 10 / 49, 1),
+        ("contrast", 127 * 4 / 49, 3), ("colorfulness", 150 * 2 / 49, 1), ("colorfulness", 150 / 49, 0), ("brightness", 255, 49),
+        ("occlusion_score", 0.25 / 49, 0), ("geometric_complexity", 0.75 * 32 / 49, 31), ("watermark_score", 0.5, 1),
+    ],
+)  # fmt: skip
+def test_what_lies_on_an_edge_falls_as_in_4m(name, x, bin):
+    """Bins of 4M's own transform."""
+    assert metadata.FIGURES[name].bin(x) == bin
 
 
 BOX = "v0=1 v1=2 v2=3 v3=4"

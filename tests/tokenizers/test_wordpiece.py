@@ -141,6 +141,12 @@ def test_pieces_are_the_longest_that_fit_in_lower_case(tmp_path_factory, words, 
     assert tokens[0, : length[0]].tolist() == [*expected, 3]
 
 
+def test_marks_are_found_within_words_and_no_other_special_word_is(caption):
+    tokens, _ = caption.encode(["fox[PAD]dog[EOS]", "fox[S_1]", "foxv0=1"])
+    assert tokens[0, :4].tolist() == [IDS["fox"], 0, IDS["dog"], 3]
+    assert not {5, 205} & {*tokens[1:].ravel().tolist()}
+
+
 def test_class_names_are_whole_words_in_any_case(caption):
     tokens, _ = caption.encode(["Hot Dog CAT", "catalog hotdog"])
     assert tokens[0, :3].tolist() == [IDS["hot dog"], IDS["cat"], 3]

@@ -137,7 +137,7 @@ def vit_vq(found, x, heads, *, cosine=True):
     return (
         plane(z),
         plane(quant),
-        tokens if s.has("quantize.codes") or ids.shape[-1] > 1 else tokens[:, 0],
+        tokens if ids.shape[-1] > 1 else tokens[:, 0],
         rec,
     )
 

@@ -1,7 +1,9 @@
 """What the sentences share: numbers as bins of four families of tokens, boxes, and a reader that says where it fails."""
 
 import dataclasses
+import math
 import re
+from collections.abc import Callable
 from typing import NoReturn
 
 from mm.errors import UserError
@@ -20,12 +22,14 @@ class Scale:
     Attributes:
       what: the numbers are, for messages.
       cut: what is beyond the ends is taken for the ends, not refused.
+      whole: how a number becomes a whole one.
     """
 
     what: str
     times: float
     plus: float
     cut: bool = True
+    whole: Callable[[float], int] = round
 
     def bin(self, x: float) -> int:
         """Raises UserError: no number, or beyond the ends."""
@@ -34,7 +38,7 @@ class Scale:
             raise UserError(
                 f"{self.what} {x} cannot be written: not in {low:g} .. {high:g}; give it in these units"
             )
-        return round(self.times * min(max(x, low), high) + self.plus)
+        return self.whole(self.times * min(max(x, low), high) + self.plus)
 
     def value(self, i: int) -> float:
         """What a bin stands for."""
@@ -43,8 +47,8 @@ class Scale:
 
 UNIT = Scale("share of the picture", BINS - 1, 0, cut=False)
 """Shares of a picture's width or height."""
-PIXEL = Scale("pixel", 1, 0, cut=False)
-"""Places in a picture of at most 1000 pixels a side."""
+PIXEL = Scale("pixel", 1, 0, cut=False, whole=math.floor)
+"""Places in a picture of at most 1000 pixels a side; of a place between two pixels, the lower one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
