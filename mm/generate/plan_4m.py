@@ -121,7 +121,7 @@ def parsed(cooling: str) -> tuple[str, float, float]:
 
 
 def grow_guidance(plan: Plan) -> tuple[Step, ...]:
-    """The plan in which every step's guided conditions are its own and whatever was made before it.
+    """The plan in which every step's guided conditions are its own and whatever was made before it (4M's own leaves out texts).
 
     Raises:
       UserError: a step with a weight for each condition.

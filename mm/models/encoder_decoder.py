@@ -22,6 +22,7 @@ from mm.models.layers import (
     DecoderBlock,
     LayerNorm,
     Linear,
+    product,
     run_stack,
     sincos_1d,
     sincos_2d,
@@ -53,7 +54,7 @@ class Model:
       scan: loop over stacked layers (small program) instead of unrolling them (some per cent faster on CPU).
       attention: `xla`, `cudnn` (NVIDIA GPUs) or `splash` (TPUs): the same numbers within rounding; see docs/speed.md.
       remat: `none`, `dots` or `full`. dtype: of matrix products; `auto` = bfloat16, but float32 on CPU.
-      float32_stream: what the layers add up is kept in float32 where products are not.
+      float32_stream: what the layers add up, and what they add to it, is kept in float32 where products are not.
     """
 
     width: int = 192
@@ -128,8 +129,10 @@ class EncoderDecoder(nnx.Module):
 
     def __init__(self, settings: Model, space: TokenSpace, *, rngs: nnx.Rngs):
         width, dtype = settings.width, compute_dtype(settings.dtype)
+        stream = jnp.float32 if settings.float32_stream else dtype
+        precision: dict[str, Any] = {"dtype": dtype, "result": stream}
         kind: dict[str, Any] = {"mlp": settings.mlp, "bias": settings.bias, "dtype": dtype}
-        kind |= {"qk_norm": settings.qk_norm, "impl": settings.attention}
+        kind |= {"stream": stream, "qk_norm": settings.qk_norm, "impl": settings.attention}
         normal = lambda *shape, std=0.02: nnx.Param(std * jax.random.normal(rngs.params(), shape))
         self.token_scale = settings.token_scale or width**0.5
         std, tables = settings.token_std or 1 / self.token_scale, TABLES.index(settings.tables)
@@ -151,7 +154,7 @@ class EncoderDecoder(nnx.Module):
         self.target_position = normal(told, width) if apart and told else None
         self.dense = nnx.Dict(
             {
-                m.name: Linear(m.layout.shape[1], width, rngs=rngs, bias=m.layout.bias, dtype=dtype)
+                m.name: Linear(m.layout.shape[1], width, rngs=rngs, bias=m.layout.bias, **precision)
                 for m in space.modalities
                 if isinstance(m.layout, Dense)
             }
@@ -162,7 +165,7 @@ class EncoderDecoder(nnx.Module):
             lambda r: Block(width, settings.heads, rngs=r, **kind), settings.encoder_layers, rngs
         )
         self.encoder_norm = LayerNorm(width, bias=settings.bias)
-        self.context = Linear(width, width, rngs=rngs, dtype=dtype)
+        self.context = Linear(width, width, rngs=rngs, **precision)
         self.decoder = stack(
             lambda r: DecoderBlock(width, settings.heads, rngs=r, **kind),
             settings.decoder_layers,
@@ -180,8 +183,7 @@ class EncoderDecoder(nnx.Module):
             self.logit_scale = nnx.Param(
                 jnp.full((2,), np.log(1 / 0.07))
             )  # unimodal pairs, fused pairs
-        self.settings, self.space, self.dtype = settings, space, dtype
-        self.stream = jnp.float32 if settings.float32_stream else dtype
+        self.settings, self.space, self.dtype, self.stream = settings, space, dtype, stream
 
     def places(self, place: jax.Array, role: str = "seen") -> jax.Array:
         """Position and modality embeddings [..., D] of places, of inputs or of queries (`predicted`)."""
@@ -286,9 +288,8 @@ class EncoderDecoder(nnx.Module):
         """Decoder states [..., D] -> float32 logits [..., vocabulary] over the modality's own ids only."""
         vocabulary, start = self.space.vocabulary(modality), self.told.offset(modality)
         table = next(t for t in (self.head, self.target, self.token) if t is not None)
-        table = table[...][start : start + vocabulary.size].astype(self.dtype)
-        flat = states.reshape(-1, states.shape[-1])
-        logits = jnp.matmul(flat.astype(self.dtype), table.T, preferred_element_type=jnp.float32)
+        flat = states.reshape(-1, states.shape[-1]).astype(self.dtype)
+        logits = product(flat, table[...][start : start + vocabulary.size].T)
         return logits.reshape(*states.shape[:-1], -1)
 
     def embed_unimodal(self, view: View, modality: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ half of a training step. Blocks are stacked over depth and scanned (`stack`, `ru
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -14,7 +15,7 @@ from einops import rearrange
 from flax import nnx
 
 from mm.models.attention import Mask, attention
-from mm.sharding import split_rows
+from mm.sharding import platform, split_rows
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -34,13 +35,19 @@ class Linear(nnx.Module):
         bias: bool = True,
         parts: int = 1,
         dtype: Any = jnp.float32,
+        result: Any = None,
+        on_cpu: Any = None,
     ):
+        """Args:
+        dtype: of what is multiplied, and of what comes out, unless `result` is another one: float32 where it is added to such a
+          stream. on_cpu: the like, on a CPU, where sums in float32 that are rounded cost time.
+        """
         bound = (6 / (d_in + d_out // parts)) ** 0.5
         self.kernel = nnx.Param(
             jax.random.uniform(rngs.params(), (d_in, d_out), minval=-bound, maxval=bound)
         )
         self.bias = nnx.Param(jnp.zeros(d_out)) if bias else None
-        self.dtype = dtype
+        self.dtype, self.result, self.on_cpu = dtype, result or dtype, on_cpu
 
     def __call__(self, x: jax.Array) -> jax.Array:
         flat, kernel = x.reshape(-1, x.shape[-1]), self.kernel[...]
@@ -49,30 +56,48 @@ class Linear(nnx.Module):
             y = flat.astype(jnp.float32) @ kernel
             y = y if bias is None else y + bias
         else:
-            y = rounded_once(flat.astype(self.dtype), kernel, bias)
+            result = self.on_cpu if self.on_cpu and platform() == "cpu" else self.result
+            y = jnp.asarray(rounded_once(result, flat.astype(self.dtype), kernel, bias))
         return y.reshape(*x.shape[:-1], -1)
 
 
-@jax.custom_vjp
-def rounded_once(x_nd: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """x W + b in the dtype of x, of float32 sums; products of the gradient are in that dtype as well.
+def product(x_nd: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x W as float32 sums; W is rounded to the dtype of x where the hardware multiplies such numbers, and not on a CPU.
+
+    (XLA's products on CPU are of float32 whatever their factors were, so that rounding W costs time there and digits.)
+    """
+    if platform() != "cpu":
+        kernel = kernel.astype(x_nd.dtype)
+    return jnp.matmul(x_nd, kernel, preferred_element_type=jnp.float32)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def rounded_once(
+    result: Any, x_nd: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> jax.Array:
+    """x W + b in the dtype `result`, of float32 sums; products of the gradient are in the dtype of x as well.
 
     Args:
       kernel, bias: float32; so are their gradients, which are rounded nowhere.
     """
-    y = jnp.matmul(x_nd, kernel.astype(x_nd.dtype), preferred_element_type=jnp.float32)
-    return (y if bias is None else y + bias).astype(x_nd.dtype)
+    y = product(x_nd, kernel)
+    return (y if bias is None else y + bias).astype(result)
 
 
-def _rounded_once(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, Any]:
-    return rounded_once(x, kernel, bias), (x, kernel, bias)
+def _rounded_once(
+    result: Any, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> tuple[jax.Array, Any]:
+    return rounded_once(result, x, kernel, bias), (x, kernel, bias)
 
 
-def _rounded_once_gradient(kept: Any, g: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
+def _rounded_once_gradient(
+    result: Any, kept: Any, g: jax.Array
+) -> tuple[jax.Array, jax.Array, Any]:
     x, kernel, bias = kept
-    to_kernel = jnp.matmul(x.T, g, preferred_element_type=jnp.float32)
     to_bias = None if bias is None else g.astype(jnp.float32).sum(0)
-    return g @ kernel.astype(g.dtype).T, to_kernel, to_bias
+    g = g.astype(x.dtype)
+    to_kernel = jnp.matmul(x.T, g, preferred_element_type=jnp.float32)
+    return product(g, kernel.T).astype(x.dtype), to_kernel, to_bias
 
 
 rounded_once.defvjp(_rounded_once, _rounded_once_gradient)
@@ -106,9 +131,11 @@ class SelfAttention(nnx.Module):
         qk_norm: bool = False,
         impl: str = "xla",
         dtype: Any = jnp.float32,
+        stream: Any = None,
     ):
-        self.qkv = Linear(width, 3 * width, rngs=rngs, bias=bias, parts=3, dtype=dtype)
-        self.out = Linear(width, width, rngs=rngs, bias=bias, dtype=dtype)
+        kind: dict[str, Any] = {"bias": bias, "dtype": dtype}
+        self.qkv = Linear(width, 3 * width, rngs=rngs, parts=3, on_cpu=stream, **kind)
+        self.out = Linear(width, width, rngs=rngs, result=stream, **kind)
         self.q_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
         self.k_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
         self.heads, self.impl = heads, impl
@@ -135,10 +162,12 @@ class CrossAttention(nnx.Module):
         qk_norm: bool = False,
         impl: str = "xla",
         dtype: Any = jnp.float32,
+        stream: Any = None,
     ):
-        self.q = Linear(width, width, rngs=rngs, bias=bias, dtype=dtype)
-        self.kv = Linear(width, 2 * width, rngs=rngs, bias=bias, parts=2, dtype=dtype)
-        self.out = Linear(width, width, rngs=rngs, bias=bias, dtype=dtype)
+        kind: dict[str, Any] = {"bias": bias, "dtype": dtype}
+        self.q = Linear(width, width, rngs=rngs, on_cpu=stream, **kind)
+        self.kv = Linear(width, 2 * width, rngs=rngs, parts=2, on_cpu=stream, **kind)
+        self.out = Linear(width, width, rngs=rngs, result=stream, **kind)
         self.q_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
         self.k_norm = LayerNorm(width // heads, bias=False) if qk_norm else None
         self.heads, self.impl = heads, impl
@@ -173,15 +202,15 @@ class Mlp(nnx.Module):
         kind: str = "gelu",
         bias: bool = True,
         dtype: Any = jnp.float32,
+        stream: Any = None,
     ):
         if kind not in MLP_KINDS:
             raise ValueError(f"mlp {kind!r} does not exist; known: {', '.join(MLP_KINDS)}")
         hidden = hidden_size(kind, width)
-        self.up = Linear(width, hidden, rngs=rngs, bias=bias, dtype=dtype)
-        self.gate = (
-            Linear(width, hidden, rngs=rngs, bias=bias, dtype=dtype) if kind == "swiglu" else None
-        )
-        self.down = Linear(hidden, width, rngs=rngs, bias=bias, dtype=dtype)
+        more: dict[str, Any] = {"rngs": rngs, "bias": bias, "dtype": dtype}
+        self.up = Linear(width, hidden, on_cpu=stream, **more)
+        self.gate = Linear(width, hidden, on_cpu=stream, **more) if kind == "swiglu" else None
+        self.down = Linear(hidden, width, result=stream, **more)
         self.approximate = kind == "gelu_tanh"
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -204,13 +233,13 @@ class Block(nnx.Module):
         qk_norm: bool = False,
         impl: str = "xla",
         dtype: Any = jnp.float32,
+        stream: Any = None,
     ):
         self.norm1 = LayerNorm(width, bias=bias)
-        self.attn = SelfAttention(
-            width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, impl=impl, dtype=dtype
-        )
+        kind: dict[str, Any] = {"bias": bias, "dtype": dtype, "stream": stream}
+        self.attn = SelfAttention(width, heads, rngs=rngs, qk_norm=qk_norm, impl=impl, **kind)
         self.norm2 = LayerNorm(width, bias=bias)
-        self.mlp = Mlp(width, rngs=rngs, kind=mlp, bias=bias, dtype=dtype)
+        self.mlp = Mlp(width, rngs=rngs, kind=mlp, **kind)
 
     def __call__(self, x_bnd: jax.Array, mask: Mask | jax.Array | None = None) -> jax.Array:
         x_bnd = x_bnd + self.attn(self.norm1(x_bnd), mask)
@@ -231,18 +260,16 @@ class DecoderBlock(nnx.Module):
         qk_norm: bool = False,
         impl: str = "xla",
         dtype: Any = jnp.float32,
+        stream: Any = None,
     ):
         self.norm1 = LayerNorm(width, bias=bias)
-        self.attn = SelfAttention(
-            width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, impl=impl, dtype=dtype
-        )
+        kind: dict[str, Any] = {"bias": bias, "dtype": dtype, "stream": stream}
+        self.attn = SelfAttention(width, heads, rngs=rngs, qk_norm=qk_norm, impl=impl, **kind)
         self.query_norm = LayerNorm(width, bias=bias)
         self.context_norm = LayerNorm(width, bias=bias)
-        self.cross = CrossAttention(
-            width, heads, rngs=rngs, bias=bias, qk_norm=qk_norm, impl=impl, dtype=dtype
-        )
+        self.cross = CrossAttention(width, heads, rngs=rngs, qk_norm=qk_norm, impl=impl, **kind)
         self.norm2 = LayerNorm(width, bias=bias)
-        self.mlp = Mlp(width, rngs=rngs, kind=mlp, bias=bias, dtype=dtype)
+        self.mlp = Mlp(width, rngs=rngs, kind=mlp, **kind)
 
     def __call__(
         self,

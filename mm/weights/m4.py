@@ -37,6 +37,9 @@ BLOCK = {
 }  # fmt: skip
 """Our module within a block -> theirs; a decoder's `attn` is their `self_attn`."""
 ONCE = {"encoder_norm": "encoder_norm", "decoder_norm": "decoder_norm", "context": "decoder_proj_context"}  # fmt: skip
+WAVES_WITHIN = 2e-4
+"""Fixed positions of a file may differ as much from ours: float32 sines of angles up to 512 are that uncertain (8e-5 between
+PyTorch and XLA at 2,048 features); a table of another kind is about 1 away."""
 LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
@@ -141,12 +144,13 @@ class Implied(NamedTuple):
     """A tensor that says again what another one says, or what is fixed: it may be missing.
 
     Attributes:
-      twin: the other's key. value: what is fixed, made when asked.
+      twin: the other's key. value: what is fixed, made when asked. within: how far from it a file may be.
     """
 
     shape: tuple[int, ...]
     twin: str = ""
     value: Callable[[], np.ndarray] | None = None
+    within: float = 0.0
 
 
 def implied(settings: Model, space: TokenSpace) -> dict[str, Implied]:
@@ -162,7 +166,7 @@ def implied(settings: Model, space: TokenSpace) -> dict[str, Implied]:
             if side != _side(m):
                 found[f"{base}.mod_emb"] = Implied((1, 1, width), f"{_side(m)}_embeddings.{m.name}.mod_emb")  # fmt: skip
             if m.name not in learned_places(space, settings.positions, role):
-                found[f"{base}.pos_emb"] = Implied((1, m.places, width), value=lambda m=m: fixed(m))
+                found[f"{base}.pos_emb"] = Implied((1, m.places, width), value=lambda m=m: fixed(m), within=WAVES_WITHIN)  # fmt: skip
             if side == "decoder" and settings.tables == "two":
                 size = (space.vocabulary(m.name).size, width)
                 found[f"{base}.to_logits.weight"] = Implied(size, f"{base}.token_emb.weight")
@@ -252,8 +256,13 @@ def check(file: File, settings: Model, space: TokenSpace) -> None:
     for key, i in ((k, i) for k, i in again.items() if k in file):
         if i.twin in file and not np.array_equal(file.whole(key), file.whole(i.twin)):
             raise UserError(f"{file.path}: {key} is not {i.twin}, which a tied model needs")
-        if i.value is not None and not np.allclose(file.whole(key), i.value(), atol=1e-5):
-            raise UserError(f"{file.path}: {key} is not what 4M fixes it to; it has no form here")
+        if i.value is None:
+            continue
+        off = float(np.abs(file.whole(key) - i.value()).max(initial=0.0))
+        if not off <= i.within:
+            raise UserError(
+                f"{file.path}: {key} is up to {off:.1e} from what 4M fixes it to; it has no form here"
+            )
 
 
 def read(
@@ -349,7 +358,7 @@ def taken(p: Piece, x: Any) -> np.ndarray:
 def config_of(
     settings: Model, space: TokenSpace, image_size: int, patch_size: int
 ) -> dict[str, Any]:
-    """What 4M's own loader asks for; sizes in pixels."""
+    """What 4M's own loader asks for, and nothing that it does not know (that tables are tied, their tensors say); sizes in pixels."""
     swiglu, bias = settings.mlp == "swiglu", settings.bias
     return {
         "domains_in": [m.name for m in space.modalities if m.seen],
@@ -358,6 +367,5 @@ def config_of(
         "encoder_depth": settings.encoder_layers, "decoder_depth": settings.decoder_layers,
         "num_heads": settings.heads, "mlp_ratio": 4, "qkv_bias": bias, "proj_bias": bias, "mlp_bias": bias,
         "norm_bias": bias, "act_layer": "SiLU" if swiglu else "GELU", "gated_mlp": swiglu,
-        "qk_norm": settings.qk_norm, "share_embedding": settings.tables == "two",
-        "num_register_tokens": settings.registers,
+        "qk_norm": settings.qk_norm, "num_register_tokens": settings.registers,
     }  # fmt: skip
