@@ -6,16 +6,12 @@
 
 Handwritten digits stand for pictures of yours: another source of pixels and labels (`data_pipelines/drawn_digits_4m.py`) is all that
 changes. The encoder sees every patch and the decoder is asked for the label alone, so this is masked generation with one
-target, and what the model could do before it can be asked for still. With `head` only what is new is trained.
+target, and what the model could do before it can be asked for still. With `head` no layer is trained: the label's rows of the tables
+are, and what tells its place and the pixels' from others.
 """
 
-import dataclasses
-
-from etils.epath import Path
-
-from configs.finetune_4m import imported_source
+from configs.finetune_4m import imported
 from data_pipelines.drawn_digits_4m import DrawnDigits4M
-from mm import workdir
 from mm.config import Data, Experiment, Optim
 from mm.errors import UserError
 from mm.evals.validation import ValidationLoss
@@ -35,14 +31,14 @@ def get_config(arg: str = "runs/4m") -> Experiment:
     run, _, way = arg.partition(":")
     if way not in WAYS:
         raise UserError(f"configs/classify_4m.py:{arg}: {way!r}: use RUN or RUN:head")
-    source = DrawnDigits4M(**imported_source(run))
+    kept, model = imported(run)
+    source = DrawnDigits4M(**kept)
     picture = pixels(source.space)
     masking = Masking4M(
         visible=source.space[picture].size,
         targets=1,
         components=(Component(input_alphas={picture: 1.0}, target_alphas={"label": 1.0}),),
     )
-    model = dataclasses.replace(workdir.experiment(Path(run)).task.model)
     return Experiment(
         name=f"classify-4m{way and '-' + way}",
         task=Joint(model=model, masking=masking, contrast=Contrast(weight=0.0)),

@@ -9,7 +9,6 @@ was, to the bit. Then everything is trained; or, `frozen`, the tables of tokens 
 these and factors of low rank beside the kernels. Of `--config.data.source.text` (4M's text tokenizer) the captions are words.
 """
 
-import dataclasses
 from typing import Any
 
 from etils.epath import Path
@@ -20,6 +19,7 @@ from mm.config import Data, Experiment, Optim
 from mm.data.tokens_4m import Tokens4M
 from mm.errors import UserError
 from mm.evals.validation import ValidationLoss
+from mm.models.encoder_decoder import Model
 from mm.objectives.masking_4m import all_to_all
 from mm.tasks.joint import Contrast, Joint
 
@@ -41,8 +41,9 @@ def get_config(arg: str = "runs/4m") -> Experiment:
     run, _, way = arg.partition(":")
     if way not in WAYS:
         raise UserError(f"configs/finetune_4m.py:{arg}: {way!r}: use RUN, RUN:lora or RUN:frozen")
-    source = SpokenDigits4M(**imported_source(run))
-    model = dataclasses.replace(workdir.experiment(Path(run)).task.model, embed_dim=64)
+    kept, model = imported(run)
+    source = SpokenDigits4M(**kept)
+    model.embed_dim = 64
     return Experiment(
         name=f"finetune-4m{way and '-' + way}",
         task=Joint(
@@ -61,16 +62,17 @@ def get_config(arg: str = "runs/4m") -> Experiment:
     )
 
 
-def imported_source(run: str) -> dict[str, Any]:
-    """The token space of an imported model, as the fields of a source that adds to it.
+def imported(run: str) -> tuple[dict[str, Any], Model]:
+    """An imported model: its token space, as the fields of a source that adds to it, and its network.
 
     Raises:
       UserError: no imported model is there.
     """
-    source = workdir.experiment(Path(run)).data.source
+    exp = workdir.experiment(Path(run))
+    source = exp.data.source
     if not isinstance(source, Tokens4M):
         raise UserError(
             f"{run}: no model of 4M; make one with python -m mm.weights import FILE --out {run}"
         )
     kept = ("inputs", "targets", "image_size", "patch_size", "t5_dim", "shared_text", "overrides")
-    return {name: getattr(source, name) for name in kept}
+    return {name: getattr(source, name) for name in kept}, exp.task.model

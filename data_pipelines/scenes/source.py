@@ -146,12 +146,10 @@ class SceneColumn:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray | list[str]:
         found = [self._row(int(self.numbers[i])) for i in rows]
-        if shape_of(self.name, self.of.side) is None:
+        shape = shape_of(self.name, self.of.side)
+        if shape is None:
             return found
-        empty = np.zeros(
-            (0, *(shape_of(self.name, self.of.side) or ())), MODALITIES[self.name].dtype
-        )
-        return np.stack(found) if found else empty
+        return np.stack(found) if found else np.zeros((0, *shape), MODALITIES[self.name].dtype)
 
     def _row(self, number: int) -> Any:
         of = self.of

@@ -8,15 +8,14 @@ from mm.errors import UserError
 from mm.tokenizers.files import existing_file
 
 
-def read_array(path: Path, row: jax.ShapeDtypeStruct) -> np.ndarray:
-    """A .npy file -> a raw row, as it is.
+def open_array(path: Path | str) -> np.ndarray:
+    """A .npy file -> its array. It is mapped: a header may claim any size, and nothing is read before it is asked for.
 
     Raises:
-      UserError: no such file, no array, one of another shape or dtype, or with values that are no numbers.
+      UserError: no such file, or no array.
     """
     path = existing_file(path, "a .npy file, as numpy.save writes it")
     try:
-        # Mapped: a header may claim any size, and an array of another shape is not read.
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(found, np.ndarray):
             raise ValueError("several arrays")
@@ -25,6 +24,16 @@ def read_array(path: Path, row: jax.ShapeDtypeStruct) -> np.ndarray:
         raise UserError(
             f"{path}: not an array that can be read ({reason}); give a .npy file, as numpy.save writes it"
         ) from e
+    return found
+
+
+def read_array(path: Path, row: jax.ShapeDtypeStruct) -> np.ndarray:
+    """A .npy file -> a raw row, as it is.
+
+    Raises:
+      UserError: see `open_array`; or an array of another shape or dtype, or with values that are no numbers.
+    """
+    found = open_array(path)
     if (found.shape, found.dtype) != (row.shape, row.dtype):
         raise UserError(
             f"{path}: holds {found.dtype}{list(found.shape)}, a row is {np.dtype(row.dtype)}{list(row.shape)}; "

@@ -3,7 +3,7 @@
 A model of 4M's is read from its weights alone; its tokenizers are files of their own.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -11,8 +11,11 @@ from etils.epath import Path
 
 from mm.errors import UserError
 from mm.space import Dense, Modality
-from mm.tokenizers.arrays import write_array
-from mm.tokenizers.files import existing_file, fitted, open_picture
+from mm.tokenizers.arrays import open_array, write_array
+from mm.tokenizers.files import fitted, open_picture
+
+MEAN, STD = (np.array(x, np.float32) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+"""Of ImageNet's pixels in [0, 1]."""
 
 
 class Given:
@@ -52,12 +55,8 @@ class Given:
         return ids
 
     def read_file(self, path: Path | str) -> np.ndarray:
-        """A .npy file of one row. Raises UserError: no such file, or no array."""
-        path = existing_file(path, "a .npy file, as numpy.save writes it")
-        try:
-            return np.load(str(path), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as e:
-            raise UserError(f"{path}: not an array that can be read ({e}); give a .npy file") from e
+        """A .npy file of one row. Raises UserError: see `open_array`."""
+        return np.array(open_array(path))
 
     def write_file(self, raw: np.ndarray, stem: Path) -> Path:
         """One row -> `stem`.npy."""
@@ -74,9 +73,6 @@ class Pixels(Given):
     Attributes:
       shape: (H, W).
     """
-
-    MEAN: ClassVar = np.array([0.485, 0.456, 0.406], np.float32)
-    STD: ClassVar = np.array([0.229, 0.224, 0.225], np.float32)
 
     def __init__(self, modality: Modality):
         """Raises UserError: its patches are not square and of three colours."""
@@ -98,7 +94,7 @@ class Pixels(Given):
             raise UserError(
                 f"{self.modality.name}: got {raw.dtype}{list(raw.shape)}; give uint8[n, {h}, {w}, 3]"
             )
-        scaled = (raw / np.float32(255) - self.MEAN) / self.STD
+        scaled = (raw / np.float32(255) - MEAN) / STD
         patches = rearrange(scaled, "b (h p) (w q) c -> b (h w) (p q c)", p=self.side, q=self.side)
         return super().encode(patches)
 

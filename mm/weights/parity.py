@@ -140,9 +140,8 @@ def check(stem: Path) -> Errors:
         yield from _losses(golden)
         yield from parity_generated.check(golden)
     for name in sorted(golden.arrays.keys() - golden.used):
-        if not name.startswith(
-            "in/"
-        ):  # what a model has no tables for it leaves alone, as 4M's does
+        # Inputs that a model has no tables for it leaves alone, as 4M's does.
+        if not name.startswith("in/"):
             yield f"{name}: nothing here corresponds to it", None, LIMIT
 
 

@@ -18,14 +18,13 @@ from flax import nnx
 
 from mm.errors import UserError
 from mm.tokenizers import autoencoder
+from mm.tokenizers.given import MEAN, STD
 from mm.tokenizers.vit import ViTAutoencoder
 from mm.weights.m4_files import Config, File
 from mm.weights.m4_tokenizer_settings import number
 from mm.weights.m4_tokenizers import Imported, import_tokenizer
 
 OUTPUTS = ("latent", "quant", "tokens", "rec")
-MEAN, STD = (np.array(x, np.float32) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-"""Of ImageNet's pixels in [0, 1]."""
 
 
 def check(stem: Path | str) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mm.errors import UserError
 from mm.space import Dense, Modality, Sequence, Vocabulary
-from mm.tokenizers.given import Given, Pixels, given
+from mm.tokenizers.given import MEAN, STD, Given, given
 
 WORDS = Modality(
     name="words", vocabulary=Vocabulary(name="words", size=9, eos=1), layout=Sequence(max_len=4)
@@ -54,7 +54,7 @@ def test_patches_are_the_pixels_row_by_row(tmp_path):
     for i, patch in enumerate(patches[0]):
         row, column = divmod(i, 3)
         own = picture[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-        expected = (own / 255 - Pixels.MEAN) / Pixels.STD
+        expected = (own / 255 - MEAN) / STD
         np.testing.assert_allclose(patch, expected.reshape(-1), atol=1e-6)
     Image.fromarray(picture).save(tmp_path / "a.png")
     np.testing.assert_array_equal(given(PIXELS).read_file(Path(tmp_path / "a.png")), picture)
