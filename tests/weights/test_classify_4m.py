@@ -37,6 +37,7 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["", "head"])
 def test_it_learns_what_pictures_show(run, way):
     exp = classify_4m.get_config(f"{run}:{way}" if way else str(run))
