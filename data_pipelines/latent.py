@@ -29,3 +29,26 @@ class LatentViews(MadeSource):
             own = z + self.noise * rng.normal(size=z.shape)
             made[name] = np.tanh(own @ mixer).astype(np.float32)
         return made
+
+
+@dataclasses.dataclass(kw_only=True)
+class Mixed(MadeSource):
+    """`x` float32[width]: tanh(z W1) W2 of a normal z of few dimensions, each feature at mean 0 and variance 1.
+
+    Attributes:
+      latent: dimensions of z. width: of a row, and of what is between.
+    """
+
+    latent: int = 8
+    width: int = 32
+    rows: tuple[int, int, int] = (20_000, 1_000, 5_000)
+    modalities: tuple[str, ...] = ("x",)
+
+    def made(self, rng: np.random.Generator, rows: int, split: str) -> dict[str, np.ndarray]:
+        mixers = np.random.default_rng([self.seed, 99])
+        first = mixers.normal(size=(self.latent, self.width)) / self.latent**0.5
+        second = mixers.normal(size=(self.width, self.width)) / self.width**0.5
+        mix = lambda z: np.tanh(z @ first) @ second
+        seen = mix(mixers.normal(size=(20_000, self.latent)))
+        x = (mix(rng.normal(size=(rows, self.latent))) - seen.mean(0)) / seen.std(0)
+        return {"x": x.astype(np.float32)}

@@ -17,11 +17,12 @@ from flax import nnx
 from mm import artefact
 from mm.errors import UserError
 from mm.tasks import Terms
-from mm.tokenizers import autoencoder
+from mm.tokenizers import autoencoder, quantizers
 from mm.tokenizers.quantizers import VectorQuantizer, code_terms
 
 WATCHED = 5000  # validation rows whose reconstruction is measured for the card
 CHUNK = 500  # of them at a time
+QUANTIZER = "quantizer"  # beside the network's weights
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -54,6 +55,7 @@ class Autoencode:
         that the quantizer does not fit."""
         if hasattr(self.network, "validate"):
             self.network.validate()
+        self.quantizer.validate()
         if self.network.latent != self.quantizer.width:
             raise UserError(
                 f"config.task.network.latent={self.network.latent}: the quantizer takes {self.quantizer.width} features; make them equal"
@@ -82,10 +84,18 @@ class AutoencoderTask:
         self.structure, _ = autoencoder.split(settings.network)
 
     def init(self, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Fresh weights of the network, and the quantizer's buffers."""
+        """Fresh weights of the network, with those that the quantizer learns as `QUANTIZER`; and its buffers."""
         of_network, of_quantizer = jax.random.split(key)
         network = self.settings.network.build(nnx.Rngs(params=of_network))
-        return nnx.to_pure_dict(nnx.state(network)), self.settings.quantizer.init(of_quantizer)
+        params, quantizer = nnx.to_pure_dict(nnx.state(network)), self.settings.quantizer
+        kept = quantizer.init(of_quantizer)
+        learned = {name: kept.pop(name) for name in sorted(quantizer.learned)}
+        return params | ({QUANTIZER: learned} if learned else {}), kept
+
+    def parts(self, params: Any, buffers: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The network's weights, and all of the quantizer's arrays."""
+        network = {name: tree for name, tree in params.items() if name != QUANTIZER}
+        return network, buffers | params.get(QUANTIZER, {})
 
     def loss(self, params: Any, buffers: Any, batch: Any, key: jax.Array) -> tuple[Terms, Any]:
         """Terms: the network's own, `commitment` (if codes are learned), and the metrics `usage` and `perplexity`.
@@ -95,14 +105,15 @@ class AutoencoderTask:
         """
         self._check_rows(batch[self.settings.column])
         of_replacing, of_update = jax.random.split(key)
-        network, quantizer = nnx.merge(self.structure, params), self.settings.quantizer
+        weights, arrays = self.parts(params, buffers)
+        network, quantizer = nnx.merge(self.structure, weights), self.settings.quantizer
         x = network.prepare(batch[self.settings.column])
-        coded = quantizer.quantize(buffers, network.encode(x), jax.random.fold_in(key, 2))
-        others = quantizer.lookup(buffers, coded.ids)
+        coded = quantizer.quantize(arrays, network.encode(x), jax.random.fold_in(key, 2))
+        others = jax.lax.stop_gradient(quantizer.lookup(arrays, coded.ids))
         terms = network.terms(
             network.decode(replaced(coded.vectors, others, self.settings.replace, of_replacing)), x
         )
-        return terms | quantizer.terms(buffers, coded), quantizer.update(buffers, coded, of_update)
+        return terms | quantizer.terms(arrays, coded), quantizer.update(buffers, coded, of_update)
 
     def _check_rows(self, rows: Any) -> None:
         takes = self.settings.network.row
@@ -117,11 +128,11 @@ class AutoencoderTask:
         s = self.settings
         config = {
             "network": dataclasses.asdict(s.network),
-            "quantizer": autoencoder.quantizer_config(s.quantizer),
+            "quantizer": quantizers.to_json(s.quantizer),
         }
         figures = self.figures(params, buffers)
         path = folder / f"{s.column}.safetensors"
-        arrays = autoencoder.flatten(params, buffers, s.dtype)
+        arrays = autoencoder.flatten(*self.parts(params, buffers), s.dtype)
         kind = artefact.kind_of(s.network, autoencoder.KINDS)
         artefact.write(path, kind, config, arrays, s.card | {"validation": figures})
         return path
@@ -133,12 +144,13 @@ class AutoencoderTask:
 
         @jax.jit
         def run(params: Any, buffers: Any, rows: jax.Array) -> tuple[Terms, jax.Array]:
-            network = nnx.merge(self.structure, params)
+            weights, arrays = self.parts(params, buffers)
+            network = nnx.merge(self.structure, weights)
             x = network.prepare(rows)
-            coded = quantizer.quantize(buffers, network.encode(x))
-            return network.terms(network.decode(coded.vectors), x) | quantizer.terms(
-                buffers, coded
-            ), coded.ids
+            coded = quantizer.quantize(arrays, network.encode(x))
+            # what comes back through ids, also where training lets more than they say through
+            out = network.decode(quantizer.lookup(arrays, coded.ids))
+            return network.terms(out, x) | quantizer.terms(arrays, coded), coded.ids
 
         rows = np.arange(min(len(column), WATCHED))
         parts = [

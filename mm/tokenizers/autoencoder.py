@@ -42,7 +42,7 @@ class Settings(Protocol):
     Attributes:
       latent: features of a latent.
       row: shape and dtype of a raw row.
-      grid: the places of its codes.
+      grid: the places of its latents.
     """
 
     @property
@@ -88,12 +88,6 @@ def flatten(network: dict[str, Any], buffers: dict[str, Any], dtype: str) -> dic
     return {name: a.astype(dtype) if name.startswith("network.") else a for name, a in kept.items()}
 
 
-def quantizer_config(quantizer: Any) -> dict[str, Any]:
-    """A quantizer's settings as an artefact's config: {"kind": ..., fields ...}."""
-    kind = {cls: name for name, cls in quantizers.KINDS.items()}[type(quantizer)]
-    return {"kind": kind} | dataclasses.asdict(quantizer)
-
-
 def split(settings: Settings) -> tuple[nnx.GraphDef, dict[str, Any]]:
     """The network's structure without its arrays, and their shapes as a plain nested dict.
 
@@ -101,6 +95,13 @@ def split(settings: Settings) -> tuple[nnx.GraphDef, dict[str, Any]]:
     """
     structure, state = nnx.split(nnx.eval_shape(lambda: settings.build(nnx.Rngs(0))))
     return structure, nnx.to_pure_dict(state)
+
+
+def layout_of(grid: Grid | Vector, per_latent: int) -> Grid | Vector:
+    """The places of codes: a latent's codes stand beside each other, in the order of the quantizer's."""
+    if isinstance(grid, Vector):
+        return dataclasses.replace(grid, n=grid.n * per_latent)
+    return dataclasses.replace(grid, w=grid.w * per_latent)
 
 
 def check_network(settings: Settings) -> set[str]:
@@ -151,20 +152,18 @@ class AutoencoderTokenizer:
         self.settings: Any = artefact.settings_of(
             path, meta["kind"], config["network"], known=KINDS, what="tokenizer", has="build"
         )
-        quantizer = {k: v for k, v in config["quantizer"].items() if k != "kind"}
-        self._quantizer = quantizers.KINDS[config["quantizer"]["kind"]](**quantizer)
+        self._quantizer = quantizers.from_json(config["quantizer"])
         tree = traverse_util.unflatten_dict(dict(arrays), sep=".")
         structure, shapes = split(self.settings)
         _check_weights(path, meta["kind"], tree["network"], shapes)
         params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree["network"])
         self._weights = (params, jax.tree.map(jnp.asarray, tree.get("quantizer", {})))
         self._codes: int = self._quantizer.codes
-        self.vectors: np.ndarray | None = None
-        if not isinstance(self._quantizer, quantizers.Categorical):  # whose codes are mere names
-            vectors = self._quantizer.lookup(self._weights[1], jnp.arange(self._codes))
-            self.vectors = np.asarray(vectors, np.float32)
+        table = self._quantizer.table(self._weights[1])
+        self.vectors: np.ndarray | None = None if table is None else np.asarray(table, np.float32)
         vocabulary = Vocabulary(name=name, size=self._codes)
-        self.modality = Modality(name=name, vocabulary=vocabulary, layout=self.settings.grid)
+        layout = layout_of(self.settings.grid, self._quantizer.per_latent)
+        self.modality = Modality(name=name, vocabulary=vocabulary, layout=layout)
         self.fingerprint: str = meta["fingerprint"]
         self.card: dict[str, Any] = meta["card"]
         self._chunks = _chunks(self.settings.row)
@@ -176,11 +175,14 @@ class AutoencoderTokenizer:
         @jax.jit
         def encode(weights: Any, raw: jax.Array) -> jax.Array:
             network = nnx.merge(structure, weights[0])
-            return bottleneck.quantize(weights[1], network.encode(network.prepare(raw))).ids
+            coded = bottleneck.quantize(weights[1], network.encode(network.prepare(raw)))
+            return coded.ids.reshape(len(raw), -1)
 
         @jax.jit
         def decode(weights: Any, ids: jax.Array) -> jax.Array:
             network = nnx.merge(structure, weights[0])
+            if bottleneck.per_latent > 1:
+                ids = ids.reshape(*ids.shape[:-1], -1, bottleneck.per_latent)
             return network.render(network.decode(bottleneck.lookup(weights[1], ids)))
 
         self._encode, self._decode = encode, decode

@@ -197,7 +197,7 @@ def write_artefact(made: Imported, out: Path | str, card: Mapping[str, Any]) -> 
     """
     config = {
         "network": dataclasses.asdict(made.network),
-        "quantizer": autoencoder.quantizer_config(made.quantizer),
+        "quantizer": quantizers.to_json(made.quantizer),
     }
     kind = artefact.kind_of(made.network, autoencoder.KINDS)
     arrays = autoencoder.flatten(made.params, made.buffers, "float32")
@@ -223,8 +223,7 @@ def read_artefact(path: Path | str) -> Imported:
     )
     if not isinstance(network, NETWORKS):
         raise UserError(f"{path}: 4M has no {type(network).__name__}; {WHAT_4M_HAS}")
-    fields = dict(config["quantizer"])
-    quantizer = quantizers.KINDS[fields.pop("kind")](**fields)
+    quantizer = quantizers.from_json(config["quantizer"])
     tree = traverse_util.unflatten_dict(
         {k: a.astype(np.float32) for k, a in arrays.items()}, sep="."
     )
