@@ -5,6 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from etils.epath import Path
+
+from configs import quickstart
+from data_pipelines.digits import Digits
+from mm.config import Data, Experiment
+from mm.perf import tokenizers
 
 # Of the time of a masked-only step: at the quickstart's own size, and where the first K layers are few of many.
 LIMITS = (1.20, 1.10)
@@ -36,3 +42,22 @@ def test_the_parts_of_a_step_are_measured():
     assert ms["forward"] + ms["backward"] + ms["optimizer"] == pytest.approx(ms["step"])
     assert min(ms[k] for k in ("dispatch", "host input", "metrics", "checkpoint stall")) > 0
     assert found["compile_seconds"] > 0 and found["examples_per_second"] > 0
+
+
+def test_tokenizers_are_measured_both_ways(tmp_path):
+    digits = Digits(modalities=("image", "text"))
+    exp = Experiment(
+        name="measured",
+        task=None,
+        data=Data(source=digits, tokenizers=quickstart.get_config().data.tokenizers | {}),
+        steps=0,
+    )
+    exp.data.tokenizers.pop("speech")
+    found = tokenizers.measure(exp, 2, Path(tmp_path))
+    assert found.keys() == {"image", "text"} and "of_peak" not in found["text"]["encode"]
+    for part in ("encode", "decode"):
+        assert found["text"][part]["rows_per_second"] > 0
+        figures = found["image"][part]
+        assert figures["tokens_per_second"] == pytest.approx(16 * figures["rows_per_second"])
+        assert figures["compile_seconds"] > 0 and figures["temporaries_mib"] > 0
+        assert 0 < figures["of_peak"] < 1

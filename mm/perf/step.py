@@ -61,7 +61,7 @@ def measure(exp: config.Experiment, rounds: int, cache: Path) -> dict[str, Any]:
     def batched() -> Any:
         return sharding.put_batch(next(batches), mesh)
 
-    peak, dispatch = _matmul(), _dispatch(state, batch)
+    peak, dispatch = matmul(), _dispatch(state, batch)
     with tempfile.TemporaryDirectory() as folder:
         log = metrics.Log(metrics.Writers(metrics.Jsonl(Path(folder) / "m.jsonl", 0)), exp, start=0)
         kept = checkpoint.Checkpoints(Path(folder) / "checkpoints", keep=1)
@@ -93,7 +93,7 @@ def _parts(task: Any, seed: int) -> tuple[Any, Any]:
     )
 
 
-def _matmul() -> Callable[[], jax.Array]:
+def matmul() -> Callable[[], jax.Array]:
     """The product of two square matrices, in the type that models compute in here."""
     x = jnp.ones((SIDE, SIDE), compute_dtype("auto"))
     product = jax.jit(lambda a, b: a @ b)

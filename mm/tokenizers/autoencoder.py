@@ -187,6 +187,15 @@ class AutoencoderTokenizer:
 
         self._encode, self._decode = encode, decode
 
+    def compiled(self, part: str) -> tuple[Any, int]:
+        """The program of `encode` or `decode` for its largest call, compiled anew, to be measured; and its rows."""
+        rows = self._chunks[-1]
+        shape = jax.ShapeDtypeStruct((rows, *self.settings.row.shape), self.settings.row.dtype)
+        if part == "decode":
+            shape = jax.ShapeDtypeStruct((rows, self.modality.size), np.int32)
+        run = {"encode": self._encode, "decode": self._decode}[part]
+        return run.lower(self._weights, shape).compile(), rows
+
     def encode(self, raw: Any) -> tuple[np.ndarray, np.ndarray]:
         """Raw rows [n, ...] -> ids int32[n, places] in the order of the grid, lengths int32[n], all of them places.
 
