@@ -41,9 +41,21 @@ class Damaged(UserError):
 class Checkpoints:
     """The checkpoints of one run, below `folder`."""
 
-    def __init__(self, folder: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
+    def __init__(self, folder: Path, keep: int = 2, copied_at_once: int | None = None):
+        """Args:
+        copied_at_once: bytes of the state that are copied at a time (the largest array at least); a save then returns when
+          all is written. None = all of it is copied, and written while the caller goes on.
+        """
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=copied_at_once is None
+        )
+        handlers: dict[str, Any] = {}
+        if copied_at_once:
+            some = ocp.StandardCheckpointHandler(save_concurrent_gb=(copied_at_once + 1) / 1e9)  # pyright: ignore[reportArgumentType]
+            handlers = {"state": some, "meta": ocp.JsonCheckpointHandler()}
+        self.manager = ocp.CheckpointManager(
+            folder.absolute(), options=options, item_handlers=handlers or None
+        )
         self.folder = folder
         self._metas: dict[int, dict[str, Any]] = {}
 
@@ -225,15 +237,12 @@ def checksums(tree: Any) -> dict[str, int]:
 
     Computed where the array lies; the same on any mesh. Every flipped bit changes it, as odd numbers have inverses.
     """
-    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-    return dict(zip(names, map(int, jax.device_get(_sums(jax.tree.leaves(tree)))), strict=True))
+    # one after the other: a sum may take as much memory as its array
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_name(path): int(_sum(x)) for path, x in leaves}
 
 
 @jax.jit
-def _sums(arrays: list[jax.Array]) -> list[jax.Array]:
-    return [_sum(x) for x in arrays]
-
-
 def _sum(x: jax.Array) -> jax.Array:
     if x.dtype == jnp.bool_:
         x = x.astype(jnp.uint8)

@@ -25,6 +25,8 @@ FIGURES = {
 }
 SOLO = {"generated": "masked", "coverage": "masked", "retrieved": "contrast", "probe": "masked"}
 """What an arm's figure is compared with."""
+COSTS = (("", "equal steps"), ("-flops", "equal FLOPs"))
+WORDS = ("beats", "ties", "open", "loses")
 HEAD = """# Contrast and generation in one step: help or harm?
 
 Arms of `configs/joint_study.py` on digits: images, speech and words, {steps:,} steps of 64 examples, three minutes each on one
@@ -123,7 +125,8 @@ def write() -> None:
     whole = sum(all(n in found for n in (*study.ARMS, *study.LONGER)) for found in seeds.values())
     lines = [HEAD.format(seeds=whole, wanted=study.SEEDS, steps=study.STEPS)]
     if seeds:
-        lines += [*_means(seeds, names), *_differences(seeds, names), *_gradients(seeds, names)]
+        lines += [*_short(seeds, names), *_means(seeds, names), *_differences(seeds, names)]
+        lines += _gradients(seeds, names)
         _plot(seeds, names)
     absent = [found for n, found in read.items() if n.startswith("missing")]
     if absent:
@@ -146,19 +149,46 @@ def _means(seeds: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
     yield "\n" + "; ".join(f"*{n}*: {said}" for n, said in FIGURES.items()) + "."
 
 
+def _short(seeds: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    """The declared words of the primary figures, arm by arm."""
+    yield "## In short\n"
+    for figure in ("generated", "retrieved"):
+        for suffix, said in COSTS:
+            found: dict[str, list[str]] = {}
+            for name in _of_both(names):
+                if of := difference(seeds, name, figure, suffix):
+                    found.setdefault(word(*of[1:]), []).append(f"{name} ({100 * of[0]:+.1f})")
+            words = [f"{w}: {', '.join(found[w])}" for w in WORDS if w in found]
+            yield f"- *{figure}*, against `{SOLO[figure]}{suffix}`, {said}: {'; '.join(words)}."
+    yield ""
+
+
+def _of_both(names: Sequence[str]) -> list[str]:
+    """Arms with both objectives."""
+    return [n for n in names if n.removesuffix("-flops") not in ("masked", "contrast")]
+
+
+def difference(
+    seeds: Mapping[str, Any], name: str, figure: str, suffix: str
+) -> tuple[float, float, float] | None:
+    """An arm's figure less that of the arm with one objective, see `paired`; None where no seed has both."""
+    solo = SOLO[figure] + suffix
+    both = [s for s in seeds.values() if name in s and solo in s]
+    if not both:
+        return None
+    return paired([s[name][figure] for s in both], [s[solo][figure] for s in both])
+
+
 def _differences(seeds: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
     """Of every arm with both objectives to those with one, of equal steps and of equal cost."""
-    for suffix, said in (("", "equal steps"), ("-flops", "equal FLOPs")):
+    for suffix, said in COSTS:
         yield f"\n## Against one objective alone, {said}\n\nPoints, paired by seed, 95% interval.\n"
         yield f"| arm | {' | '.join(SOLO)} |\n|---|{'---|' * len(SOLO)}"
-        for name in names:
-            if name.removesuffix("-flops") in ("masked", "contrast"):
-                continue
+        for name in _of_both(names):
             cells = []
-            for figure, solo in SOLO.items():
-                both = [s for s in seeds.values() if name in s and solo + suffix in s]
-                if both:
-                    d, low, high = paired([s[name][figure] for s in both], [s[solo + suffix][figure] for s in both])  # fmt: skip
+            for figure in SOLO:
+                if of := difference(seeds, name, figure, suffix):
+                    d, low, high = of
                     cells.append(f"{100 * d:+.1f} ({100 * low:+.1f} .. {100 * high:+.1f}) **{word(low, high)}**")  # fmt: skip
             if len(cells) == len(SOLO):
                 yield f"| {name} | {' | '.join(cells)} |"
@@ -221,10 +251,10 @@ def _plot(seeds: Mapping[str, Any], names: Sequence[str]) -> None:
     shown = [n for n in names if not n.endswith("-flops") and n not in ("masked", "contrast")]
     for ax, of in zip(axes, ("generated", "retrieved"), strict=False):
         for i, name in enumerate(shown):
-            both = [s for s in seeds.values() if name in s and SOLO[of] in s]
-            if not both:
+            found = difference(seeds, name, of, "")
+            if not found:
                 continue
-            d, low, high = (100 * x for x in paired([s[name][of] for s in both], [s[SOLO[of]][of] for s in both]))  # fmt: skip
+            d, low, high = (100 * x for x in found)
             half = [[min(d - low, 50)], [min(high - d, 50)]]
             ax.errorbar(d, i, xerr=half, fmt="o", color="tab:blue", capsize=3)
         ax.axvline(0, color="0.6", lw=1)

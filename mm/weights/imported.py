@@ -19,6 +19,7 @@ from mm.tasks.joint import Contrast, Joint
 from mm.weights import m4, m4_modalities
 from mm.weights.m4_files import File
 
+COPIED = 256 << 20  # bytes of the parameters that are held twice while they are saved, at least
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -137,7 +138,8 @@ def write(path: Path, out: Path, name: str = "") -> tuple[Model, TokenSpace]:
     }
     known = {"version": mm.__version__, "fingerprint": mark, "experiment": config.to_json(exp)}
     workdir.write_json(partial / "config.json", known | facts)
-    kept = checkpoint.Checkpoints(partial / "checkpoints", 1)
+    largest = max(x.nbytes for x in jax.tree.leaves(params))
+    kept = checkpoint.Checkpoints(partial / "checkpoints", 1, copied_at_once=max(largest, COPIED))
     state = {"params": params, "buffers": {}, "opt": {}, "ema": {}, "step": np.zeros((), np.int32)}
     meta: Mapping[str, Any] = {"data": "", "tokenizers": {}, "config": mark, "spent": {"seconds": 0.0, "starts": 0}, "machine": {}}  # fmt: skip
     kept.save(0, state, dict(meta))

@@ -10,6 +10,7 @@ from etils.epath import Path
 from safetensors.numpy import load_file, save_file
 
 import mm
+from benchmarks import import_memory
 from mm import config, workdir
 from mm.errors import UserError
 from mm.models.encoder_decoder import EncoderDecoder
@@ -294,3 +295,11 @@ def test_queries_are_told_and_padding_is_as_in_4m(made):
     second, _ = answers(ids.at[0, 5].add(1))
     same = np.abs(np.asarray(first - second)).max(-1)[0]
     assert (same[:3] < 1e-5).all() and (same[3:5] > 1e-5).all()
+
+
+@pytest.mark.slow
+def test_importing_a_model_takes_little_more_memory_than_its_file(tmp_path):
+    """4M-7 B, 1.8 GB: room for its parameters, for the largest array once more, and for the process itself."""
+    file = tmp_path / "model.safetensors"
+    size = import_memory.written("4m-7-b", file)
+    assert import_memory.imported(file, tmp_path / "run")["own"] <= 1.3 * size
