@@ -12,6 +12,7 @@ from mm.models.convolutions import SpaceTimeConv, Up
 from mm.tokenizers import autoencoder
 from mm.tokenizers.quantizers import FSQ
 from mm.tokenizers.video import VideoAutoencoder
+from tests.tokenizers.random_weights import random_weights
 
 SMALL = VideoAutoencoder(
     frames=5, height=8, width=8, widths=(8, 8), steps=(2, 2), groups=2, latent=3
@@ -35,7 +36,7 @@ def encoder(settings):
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.jit(lambda: nnx.to_pure_dict(nnx.state(SMALL.build(nnx.Rngs(0)))))()
+    return random_weights(SMALL)
 
 
 @pytest.fixture(scope="module")

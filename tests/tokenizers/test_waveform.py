@@ -13,6 +13,7 @@ from mm.errors import UserError
 from mm.models.time_convolutions import Past, TimeConv, TimeUp
 from mm.tokenizers import autoencoder
 from mm.tokenizers.waveform import WaveformAutoencoder
+from tests.tokenizers.random_weights import random_weights
 
 SMALL = WaveformAutoencoder(
     length=96, strides=(2, 4), width=4, widest=8, dilations=(1, 3), latent=3, windows=(16, 32)
@@ -23,8 +24,7 @@ SMALL = WaveformAutoencoder(
 def network():
     """(structure, params) of `SMALL`."""
     structure, _ = autoencoder.split(SMALL)
-    params = jax.jit(lambda: nnx.to_pure_dict(nnx.state(SMALL.build(nnx.Rngs(0)))))()
-    return structure, params
+    return structure, random_weights(SMALL)
 
 
 def waves(count: int = 2, seed: int = 0) -> jax.Array:
@@ -79,14 +79,15 @@ def test_no_future_changes_what_was_coded_or_decoded(network):
 
 
 def test_a_network_that_is_not_causal_looks_ahead_and_takes_no_chunks():
-    made = dataclasses.replace(SMALL, causal=False).build(nnx.Rngs(0))
-    structure, state = nnx.split(made)
-    encode = jax.jit(lambda s, x: nnx.merge(structure, s).encode(x))
+    both_sides = dataclasses.replace(SMALL, causal=False)
+    structure, _ = autoencoder.split(both_sides)
+    params = random_weights(both_sides)
+    encode = jax.jit(lambda p, x: nnx.merge(structure, p).encode(x))
     x = waves()
     other = x.at[:, 40:].set(0)
-    assert np.abs(encode(state, x) - encode(state, other))[:, 4].max() > 0
+    assert np.abs(encode(params, x) - encode(params, other))[:, 4].max() > 0
     with pytest.raises(UserError, match="only a causal network"):
-        made.start(1)
+        nnx.merge(structure, params).start(1)
 
 
 def test_strided_and_dilated_windows_end_where_their_stretch_ends():
@@ -98,7 +99,8 @@ def test_strided_and_dilated_windows_end_where_their_stretch_ends():
         wanted = sum(
             x[0, at] @ kernel[k]
             for k in range(4)
-            if (at := 2 * i + 1 - 3 * (3 - k)) >= 0  # the last tap lies on the stretch's last sample
+            if (at := 2 * i + 1 - 3 * (3 - k))
+            >= 0  # the last tap lies on the stretch's last sample
         )
         np.testing.assert_allclose(found[0, i], wanted, atol=1e-5)
 
@@ -128,7 +130,7 @@ def test_silence_has_finite_gradients(network):
         terms = nnx.merge(structure, params).terms(out, jnp.zeros((2, 96, 1)))
         return sum(total for total, _ in terms.values()), terms
 
-    gradient, terms = jax.grad(loss, has_aux=True)(jnp.zeros((2, 96, 1)))
+    gradient, terms = jax.jit(jax.grad(loss, has_aux=True))(jnp.zeros((2, 96, 1)))
     assert np.isfinite(gradient).all()
     assert float(terms["si_sdr"][1]) == 0 and float(terms["log_spectral_distance"][1]) == 0
 
