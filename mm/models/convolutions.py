@@ -22,7 +22,7 @@ class SpaceTimeConv(nnx.Module):
 
     Output j sees frames (j * steps - span + 1) .. j * steps, in windows of `window` x `window` pixels, with zeros beyond a
     frame's edges. Written as a convolution of pictures whose channels are those of `span` frames: the same sums as a
-    convolution over three axes, and several times faster on CPU.
+    convolution over three axes.
     """
 
     def __init__(
