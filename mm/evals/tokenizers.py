@@ -23,7 +23,8 @@ class Tokenizers:
     Reconstruction is measured on distinct test items: `mse` and `psnr_db` of the raw values, and
     `unexplained`, the squared error in the kind's front end as a share of the variance there (the
     figure for waveforms, whose samples depend on a phase that nobody hears). Of strings, `exact` is
-    the share that comes back as it was. Usage and perplexity are of the codes of the training rows
+    the share that comes back as it was. What else there is to say of a kind of data, the settings of its
+    autoencoder say: `measures(raw, decoded) -> {name: figure}`, over all rows at once. Usage and perplexity are of the codes of the training rows
     (in the run that trains a tokenizer: of the first 2,000, with the artefact that it has just written).
     A few rows are kept for the report, below evals/<name>.
 
@@ -65,7 +66,8 @@ class Tokenizers:
                 name: write_rows(folder, f"{kind.column}-{name}", tokenizer, k.take(part, first))
                 for name, part in (("real", raw), ("tokenized", decoded))
             }
-            yield kind.column, figures | reconstruction(kind, raw, decoded)
+            figures |= reconstruction(kind, raw, decoded) | measured(tokenizer, raw, decoded)
+            yield kind.column, figures
         workdir.write_json(folder / "reconstructions.json", kept)
 
 
@@ -116,3 +118,9 @@ def reconstruction(kind: Kind, raw: Any, decoded: Any) -> dict[str, float | None
         "psnr_db": float(10 * np.log10(float(peak) ** 2 / mse)) if mse > 0 else None,
         "unexplained": float(np.square(real - made).sum() / spread) if spread > 0 else None,
     }
+
+
+def measured(tokenizer: Any, raw: Any, decoded: Any) -> dict[str, float | None]:
+    """The figures of the tokenizer's own settings, such as mIoU of label maps; none where these measure nothing."""
+    measures = getattr(getattr(tokenizer, "settings", None), "measures", None)
+    return measures(raw, decoded) if measures else {}

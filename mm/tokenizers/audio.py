@@ -7,12 +7,10 @@ say (whose voice it is). Phases are not coded: `signal.griffin_lim` finds some t
 """
 
 import dataclasses
-import io
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import soundfile
 from einops import rearrange
 from etils.epath import Path
 from flax import nnx
@@ -22,7 +20,7 @@ from mm.models.layers import Block, LayerNorm, Linear, run_stack, sincos_1d, sta
 from mm.space import Grid
 from mm.tasks import Terms
 from mm.tokenizers import signal
-from mm.tokenizers.recordings import framed, read_recording
+from mm.tokenizers.recordings import framed, read_recording, wave_figures, write_recording
 
 DB = 20 / np.log(10)  # decibels per natural unit of log magnitude
 RENDERED = 16  # waves whose phases are found together: what fits in a core's cache is twice as fast
@@ -113,13 +111,11 @@ class AudioAutoencoder:
 
     def write_file(self, raw: np.ndarray, stem: Path) -> Path:
         """float32[length] -> a WAV of 16 bit; returns its path."""
-        stem = Path(stem)
-        path = stem.with_name(stem.name + ".wav")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        wav = io.BytesIO()
-        soundfile.write(wav, np.clip(raw, -1, 1), self.rate, subtype="PCM_16", format="WAV")
-        path.write_bytes(wav.getvalue())
-        return path
+        return write_recording(raw, self.rate, stem)
+
+    def measures(self, raw: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]:
+        """See `recordings.wave_figures`. Phases are not coded, so that the wave itself hardly comes back."""
+        return wave_figures(raw, decoded)
 
 
 class AudioNetwork(nnx.Module):

@@ -21,6 +21,7 @@ from mm.errors import UserError
 from mm.models.layers import Linear, run_stack, stack
 from mm.space import Vector
 from mm.tasks import Terms
+from mm.tokenizers import measures
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -72,6 +73,10 @@ class VectorAutoencoder:
 
     def build(self, rngs: nnx.Rngs) -> "VectorNetwork":
         return VectorNetwork(self, rngs=rngs)
+
+    def measures(self, raw: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]:
+        """`cosine`, and what is kept of retrieval among the rows: see `measures.of_vectors`."""
+        return measures.of_vectors(raw, decoded)
 
 
 class Residual(nnx.Module):
@@ -198,10 +203,14 @@ class VectorNetwork(nnx.Module):
         return self.decoder(self.latent_in(self.projection.joined(vectors_bnd)[:, 0]))
 
     def terms(self, out: jax.Array, x: jax.Array) -> Terms:
-        """`reconstruction`: squared error. `cosine`, a metric: between a row and what comes back."""
+        """`reconstruction`: squared error; in its place, or beside it, may be weighed `smooth_l1` and `cosine_distance`, 1 -
+        the cosine between a row and what comes back. `cosine`: that cosine, a metric.
+        """
         cosine = (out * x).sum(-1) / (jnp.linalg.norm(out, axis=-1) * jnp.linalg.norm(x, axis=-1) + 1e-9)  # fmt: skip
         return {
             "reconstruction": (jnp.square(out - x).sum(), jnp.float32(x.size)),
+            "smooth_l1": (measures.smooth_l1(out - x).sum(), jnp.float32(x.size)),
+            "cosine_distance": measures.summed(1 - measures.cosine(out, x)),
             "cosine": (cosine.sum(), jnp.float32(cosine.size)),
         }
 

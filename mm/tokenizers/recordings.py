@@ -1,6 +1,7 @@
 """Sounds of users: read safely, and brought to the form of the training data."""
 
 import contextlib
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from mm.errors import UserError
 from mm.paths import as_local
-from mm.tokenizers import signal
+from mm.tokenizers import measures, signal
 from mm.tokenizers.files import existing_file
 
 LONGEST = 60.0  # seconds of a user's file that are read
@@ -127,3 +128,22 @@ def framed(wave: np.ndarray, form: Form) -> np.ndarray:
     row = np.zeros(form.length, np.float32)
     row[: len(kept)] = kept
     return row * np.float32(form.peak / np.abs(row).max())
+
+
+def write_recording(raw: np.ndarray, rate: int, stem: Path) -> Path:
+    """float32[T] or [T, channels] at `rate` -> a WAV of 16 bit; returns its path."""
+    stem = Path(stem)
+    path = stem.with_name(stem.name + ".wav")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wav = io.BytesIO()
+    soundfile.write(wav, np.clip(raw, -1, 1), rate, subtype="PCM_16", format="WAV")
+    path.write_bytes(wav.getvalue())
+    return path
+
+
+def wave_figures(raw: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]:
+    """`si_sdr_db` and `log_spectral_distance_db` of `mm.tokenizers.measures`, means over rows float32[n, T] and frames."""
+    return {
+        "si_sdr_db": measures.averaged(measures.si_sdr, raw, decoded),
+        "log_spectral_distance_db": measures.averaged(measures.log_spectral_distance, raw, decoded),
+    }

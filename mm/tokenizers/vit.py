@@ -1,4 +1,4 @@
-"""Images, feature maps and label maps as a grid of codes: 4M's vision transformer before and after the codebook.
+"""Images, feature maps, label maps and masks as a grid of codes: 4M's vision transformer before and after the codebook.
 
 Positions are fixed waves of the grid of `image_size`, resized to the actual one, so that a trained network takes any
 size that its patches tile: `dataclasses.replace(settings, height=..., width=...)` with the same weights.
@@ -20,10 +20,10 @@ from mm.errors import UserError
 from mm.models.layers import Block, LayerNorm, Linear, Mlp, run_stack, sincos_2d, stack
 from mm.space import Grid
 from mm.tasks import Terms
-from mm.tokenizers import arrays, files
+from mm.tokenizers import arrays, files, measures
 from mm.tokenizers.memcodes import Projection, check_codes
 
-ROWS = {"pixels": np.uint8, "values": np.float32, "labels": np.int32}
+ROWS = {"pixels": np.uint8, "values": np.float32, "labels": np.int32, "mask": np.bool_}
 CUBIC = -0.75  # the free parameter of cubic convolution, as PyTorch sets it
 
 
@@ -54,7 +54,7 @@ class ViTAutoencoder:
 
     Attributes:
       rows: what they are: `pixels` uint8[height, width, channels], `values` float32[height, width, channels] (depth,
-        normals, features), or `labels` int32[height, width]. One channel has no axis.
+        normals, features), `labels` int32[height, width], or `mask` bool[height, width]. One channel has no axis.
       channels: of a row; of the class embedding, where rows are labels.
       labels: how many classes there are; 0 unless rows are labels.
       patch: side of the square that one place stands for; 1 for feature maps.
@@ -92,6 +92,8 @@ class ViTAutoencoder:
             )
         if self.rows == "pixels" and self.channels not in (1, 3):
             raise UserError(f"{at}.channels={self.channels}: pixels have 1 or 3; change it")
+        if self.rows == "mask" and self.channels != 1:
+            raise UserError(f"{at}.channels={self.channels}: a mask has 1; change it")
         for name in ("height", "width", "image_size", "decoder_image_size"):
             if getattr(self, name) % self.patch:
                 raise UserError(
@@ -131,14 +133,30 @@ class ViTAutoencoder:
     def build(self, rngs: nnx.Rngs) -> "ViTNetwork":
         return ViTNetwork(self, rngs=rngs)
 
+    def measures(self, raw: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]:
+        """Of labels `miou` and `pixel_accuracy` over the set; means over rows: of masks `iou`, of values and pixels as
+        `measures.of_pictures`.
+        """
+        if self.rows == "labels":
+            return measures.of_labels(raw, decoded, self.labels)
+        if self.rows == "mask":
+            return {"iou": measures.averaged(measures.intersection_over_union, raw, decoded)}
+        return measures.of_pictures(raw, decoded, self.channels)
+
     def read_file(self, path: Path) -> np.ndarray:
-        """A picture, cut to the row's form, or the .npy array of what is none. Raises UserError: as they do."""
-        if self.rows != "pixels":
+        """A picture, cut to the row's form (a mask is where it is bright), or the .npy array of what is none.
+
+        Raises UserError: as they do.
+        """
+        if self.rows not in ("pixels", "mask"):
             return arrays.read_array(path, self.row)
-        return files.fitted(files.open_picture(path), (self.height, self.width), self.channels)
+        row = files.fitted(files.open_picture(path), (self.height, self.width), self.channels)
+        return row > 127 if self.rows == "mask" else row
 
     def write_file(self, raw: np.ndarray, stem: Path) -> Path:
         """A row -> a PNG, or an .npy of what is no picture; returns its path."""
+        if self.rows == "mask":
+            return files.write_picture(np.uint8(255) * raw, stem)
         return (files.write_picture if self.rows == "pixels" else arrays.write_array)(raw, stem)
 
 
@@ -176,8 +194,9 @@ class ConvNeXtBlock(nnx.Module):
 
 
 class ViTNetwork(nnx.Module):
-    """See `mm.tokenizers.autoencoder.Network`. Rows are [B, H, W, C], values in [-1, 1] where they are pixels, or
-    labels int32[B, H, W], for which `decode` gives logits float32[B, H, W, labels].
+    """See `mm.tokenizers.autoencoder.Network`. Rows are [B, H, W, C], values in [-1, 1] where they are pixels, -1 and 1
+    where they are masks (for which `decode` gives logits), or labels int32[B, H, W], for which it gives logits float32[B,
+    H, W, labels].
 
     h x w patches, each with k codes, make n = k h w latents, [k, h, w] in order.
     """
@@ -207,6 +226,8 @@ class ViTNetwork(nnx.Module):
         if self.settings.rows == "labels":
             return raw
         x = raw.reshape(*raw.shape[:3], self.settings.channels)
+        if self.settings.rows == "mask":
+            return 2 * x.astype(jnp.float32) - 1
         return x.astype(jnp.float32) / 127.5 - 1 if self.settings.rows == "pixels" else x
 
     def encode(self, x: jax.Array) -> jax.Array:
@@ -239,19 +260,34 @@ class ViTNetwork(nnx.Module):
         return positions(side, grid.h, grid.w, width)
 
     def terms(self, out: jax.Array, x: jax.Array) -> Terms:
-        """`reconstruction`: squared error; of labels, cross-entropy in nats per pixel, with the metric `accuracy`."""
-        if self.settings.rows != "labels":
-            return {"reconstruction": (jnp.square(out - x).sum(), jnp.float32(x.size))}
-        entropy = optax.softmax_cross_entropy_with_integer_labels(out, x)
-        count = jnp.float32(x.size)
-        right = (out.argmax(-1) == x).sum().astype(jnp.float32)
-        return {"reconstruction": (entropy.sum(), count), "accuracy": (right, count)}
+        """`reconstruction`: squared error; of labels and masks, cross-entropy in nats per pixel.
+
+        Of labels the metric `accuracy`, of masks the metric `iou`. Of values also `smooth_l1` and, of several channels,
+        `cosine_distance`: 1 - cosine between a place's vectors.
+        """
+        s, count = self.settings, jnp.float32(x.size)
+        if s.rows == "labels":
+            entropy = optax.softmax_cross_entropy_with_integer_labels(out, x)
+            right = (out.argmax(-1) == x).sum().astype(jnp.float32)
+            return {"reconstruction": (entropy.sum(), count), "accuracy": (right, count)}
+        if s.rows == "mask":
+            entropy = optax.sigmoid_binary_cross_entropy(out, x > 0)
+            iou = measures.intersection_over_union(out > 0, x > 0)
+            return {"reconstruction": (entropy.sum(), count), "iou": measures.summed(iou)}
+        terms = {"reconstruction": (jnp.square(out - x).sum(), count)}
+        if s.rows == "values":
+            terms["smooth_l1"] = (measures.smooth_l1(out - x).sum(), count)
+        if s.rows == "values" and s.channels > 1:
+            terms["cosine_distance"] = measures.summed(1 - measures.cosine(out, x))
+        return terms
 
     def render(self, out: jax.Array) -> jax.Array:
         """`decode`'s output -> raw rows."""
         if self.settings.rows == "labels":
             return out.argmax(-1).astype(jnp.int32)
         out = out.reshape(len(out), *self.settings.row.shape)
+        if self.settings.rows == "mask":
+            return out > 0
         if self.settings.rows == "values":
             return out
         return jnp.round(jnp.clip((out + 1) * 127.5, 0, 255)).astype(jnp.uint8)

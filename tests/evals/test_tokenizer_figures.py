@@ -30,6 +30,17 @@ def test_reconstruction_error_of_pictures_and_strings(kinds):
     assert reconstruction(kinds["text"], ["a", "b"], ["a", "c"]) == {"exact": 0.5}
 
 
+def test_what_a_kind_of_data_measures_is_among_its_figures(run, kinds):
+    class Settings:
+        def measures(self, raw, decoded):
+            return {"rows": len(raw), "apart": float(np.abs(raw - decoded).max())}
+
+    run.data.tokenizers["wave"].settings = Settings()
+    results = dict(Tokenizers(kinds=tuple(kinds.values()), count=5).run(run))
+    assert results["wave"]["rows"] == 5 and results["wave"]["apart"] == 0
+    assert "rows" not in results["picture"] and "rows" not in results["text"]
+
+
 def test_every_modality_is_reported_once(run, kinds):
     results = dict(Tokenizers(kinds=tuple(kinds.values())).run(run))
     assert list(results) == ["picture", "wave", "text"]

@@ -130,6 +130,20 @@ def test_training_reaches_codes_keys_and_values_and_vectors_come_back():
     assert jax.jit(lambda p: loss(p, kinds, None))(params) < 0.1 * kinds.var()
 
 
+def test_other_distances_may_be_weighed():
+    network = nnx.eval_shape(lambda: SMALL.build(nnx.Rngs(0)))
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    terms = network.terms(jnp.asarray(-3 * x), jnp.asarray(x))
+    found = {name: float(total / count) for name, (total, count) in terms.items()}
+    away = np.abs(4 * x)
+    assert found == {
+        "reconstruction": pytest.approx(np.square(4 * x).mean(), rel=1e-5),
+        "smooth_l1": pytest.approx(np.where(away < 1, away**2 / 2, away - 0.5).mean(), rel=1e-5),
+        "cosine_distance": pytest.approx(2, rel=1e-5),
+        "cosine": pytest.approx(-1, rel=1e-5),
+    }
+
+
 def test_rows_go_to_ids_and_back_through_the_tokenizer(tmp_path):
     params = fresh()
     made = {

@@ -109,6 +109,7 @@ def test_one_set_of_weights_takes_any_size_that_patches_tile():
         ({"rows": "values", "channels": 5, "patch": 1, "height": 2, "image_size": 3}, np.float32, (2, 16, 5)),
         ({"rows": "values", "channels": 1}, np.float32, (16, 16)),
         ({"rows": "labels", "labels": 7, "channels": 4, "out_conv": True}, np.int32, (16, 16)),
+        ({"rows": "mask", "channels": 1, "codebooks": 3}, np.bool_, (16, 16)),
         ({"codebooks": 3, "width": 8}, np.uint8, (16, 8, 3)),
         ({"codebooks": 3, "memory": 5}, np.uint8, (16, 16, 3)),
     ],
@@ -118,7 +119,9 @@ def test_rows_of_every_sort_go_through(changed, dtype, shape):
     made.validate()
     assert (made.row.shape, made.row.dtype) == (shape, dtype)
     terms = autoencoder.check_network(made)  # shapes of encode and render
-    assert terms == {"reconstruction"} | ({"accuracy"} if made.labels else set())
+    more = {"labels": {"accuracy"}, "mask": {"iou"}, "values": {"smooth_l1"}}.get(made.rows, set())
+    more |= {"cosine_distance"} if made.rows == "values" and made.channels > 1 else set()
+    assert terms == {"reconstruction"} | more
     assert made.grid.size == made.codebooks * (shape[0] // made.patch) * (shape[1] // made.patch)
 
 
@@ -133,6 +136,25 @@ def test_labels_cost_their_cross_entropy_and_come_back_as_the_likeliest():
     np.testing.assert_array_equal(network.render(jnp.asarray(out)), out.argmax(-1))
 
 
+def test_masks_cost_their_cross_entropy_and_are_where_it_is_likelier(tmp_path):
+    made = small(rows="mask", channels=1)
+    network = nnx.eval_shape(lambda: made.build(nnx.Rngs(0)))
+    raw = np.zeros((2, 16, 16), bool)
+    raw[0, 4:12], raw[1, 2:5, 2:5] = True, True
+    x = network.prepare(jnp.asarray(raw))
+    out = np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
+    likely = 1 / (1 + np.exp(-out[..., 0]))
+    nats = -np.log(np.where(raw, likely, 1 - likely)).sum()
+    terms = network.terms(jnp.asarray(out), x)
+    assert float(terms["reconstruction"][0]) == pytest.approx(nats, rel=1e-5)
+    rendered = np.asarray(network.render(jnp.asarray(out)))
+    np.testing.assert_array_equal(rendered, out[..., 0] > 0)
+    overlap = [(a & b).sum() / (a | b).sum() for a, b in zip(raw, rendered, strict=True)]
+    assert float(terms["iou"][0]) == pytest.approx(sum(overlap)) and float(terms["iou"][1]) == 2
+    assert made.measures(raw, rendered) == {"iou": pytest.approx(np.mean(overlap))}
+    np.testing.assert_array_equal(made.read_file(made.write_file(raw[0], tmp_path / "a")), raw[0])
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -141,7 +163,7 @@ def test_labels_cost_their_cross_entropy_and_come_back_as_the_likeliest():
         ({"image_size": 17}, "image_size=17"),
         ({"rows": "labels"}, "labels > 0 where rows are labels"),
         ({"labels": 3}, "labels > 0 where rows are labels"),
-        ({"rows": "pictures"}, "use one of pixels, values, labels"),
+        ({"rows": "pictures"}, "use one of pixels, values, labels, mask"),
         ({"channels": 4}, "channels=4: pixels have 1 or 3"),
         ({"encoder": Transformer(width=18, depth=1, heads=3)}, "encoder.width=18: must divide by 4"),
         ({"decoder": Transformer(width=16, depth=1, heads=3)}, "decoder.width=16: must divide .* heads=3"),
