@@ -70,7 +70,7 @@ class TokenSource(Source, Protocol):
     space: TokenSpace
 
     def tokens(self, split: str) -> Mapping[str, Any]:
-        """All rows of a split as `mm.data.batches.TokenTable`, by modality."""
+        """All rows of a split as `mm.data.batches.Table`, by modality."""
         ...
 
     def tokenizers(self) -> Mapping[str, Any]:
