@@ -80,7 +80,9 @@ def _kept(
     differing = [n for n in sorted(there.keys() | here.keys()) if there.get(n) != here.get(n)]
     changed = any(n in there and n in here for n in differing)
     before, now = (getattr(e.data.source, "space", None) for e in (other, exp))
-    if not changed and before and now and not toks and not other.data.tokenizers:  # their rows are tokens already
+    if (
+        not changed and before and now and not toks and not other.data.tokenizers
+    ):  # their rows are tokens already
         if before != now and not exp.grow:
             raise UserError(
                 f"--config.init={exp.init}: another token space: {', '.join(before.names)} there, {', '.join(now.names)} "

@@ -4,6 +4,7 @@ They are made once, by --mode=tokenize: tokens cannot be cropped.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Crops:
         flipped = (drawn[..., 3] < 0.5) & self.flip
         return np.stack([top, left, side, side, flipped], -1)
 
-    def cropped(self, name: str, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def cropped(self, name: str, rows: Any, boxes: np.ndarray) -> Any:
         """Rows [n, H, W, ...] of a modality, each in its box float[n, 5]; what is not named here as it is.
 
         Raises:
@@ -68,7 +69,9 @@ class Crops:
             raise ValueError(
                 f"config.data.crops: {name!r} has no rows of pictures, [n, H, W] or [n, H, W, C]"
             )
-        y, x = (_positions(rows.shape[axis], boxes[:, axis - 1], boxes[:, axis + 1]) for axis in (1, 2))
+        y, x = (
+            _positions(rows.shape[axis], boxes[:, axis - 1], boxes[:, axis + 1]) for axis in (1, 2)
+        )
         x = np.where(boxes[:, 4:] > 0, x[:, ::-1], x)
         return _nearest(rows, y, x) if name in self.labels else _bilinear(rows, y, x)
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from etils.epath import Path
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -273,5 +273,7 @@ def open_reader(path: str) -> Any:
 
 def remove_partial(folder: Path) -> None:
     """Takes away what writers that were killed have left below `folder`."""
-    for path in [p for split in folder.iterdir() if split.is_dir() for p in split.glob("*.partial")]:
+    for path in [
+        p for split in folder.iterdir() if split.is_dir() for p in split.glob("*.partial")
+    ]:
         path.unlink(missing_ok=True)

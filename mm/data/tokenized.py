@@ -54,7 +54,7 @@ class Examples:
         """All examples: blocks in random order, examples at random among the `window` next ones."""
         ends = np.append(self.starts[1:], len(self))
         blocks = rng.permutation(len(self.starts))
-        examples = np.concatenate([np.arange(self.starts[b], ends[b]) for b in blocks])
+        examples = np.concatenate([np.arange(int(self.starts[b]), int(ends[b])) for b in blocks])
         for start in range(0, len(examples), window):
             rng.shuffle(examples[start : start + window])
         return examples

@@ -1,8 +1,9 @@
-"""python -m mm.perf joint, python -m mm.perf contrast, python -m mm.perf step.
+"""python -m mm.perf joint, contrast, step or pipeline.
 
 joint    what contrast adds to a step of masked generation, at the config's size and at 12 + 12 layers
 contrast what the forms of contrast cost over eight modalities, of the joint step
 step     where the time of a step goes, and how much of this machine's matrix products it gets
+pipeline what --mode=tokenize leaves of its tokenizers' throughput, and the reader's speed beside training's
 """
 
 import argparse
@@ -13,10 +14,10 @@ import sys
 from mm import flags, paths
 from mm.errors import exit_code
 from mm.memory import start_with_huge_pages
-from mm.perf import contrast, joint, step
+from mm.perf import contrast, joint, pipeline, step
 from mm.train import machine
 
-WHAT = {"joint": joint, "contrast": contrast, "step": step}
+WHAT = {"joint": joint, "contrast": contrast, "step": step, "pipeline": pipeline}
 
 
 def main(argv: list[str]) -> int:
