@@ -21,8 +21,8 @@ class Mixture(TokenFolders):
     """Folders of tokens as one. See `mm.data.TokenSource`.
 
     An epoch has as many examples as all folders together, of each folder its share by weight: a small folder with a
-    large weight is gone through several times in it, each time in another order, and none of its examples twice as
-    often as another. Validation and test are those of all folders, one after the other. What a folder does not have is
+    large weight is gone through several times in it, each time in another order, and since the first step none of its
+    examples has been used more than once more than another. Validation and test are those of all folders, one after the other. What a folder does not have is
     absent in its examples.
 
     Attributes:

@@ -258,9 +258,14 @@ def read_index(shard: Shard, folder: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: damaged ({e}); restore the file, or tokenize anew") from e
 
 
-@functools.lru_cache(maxsize=512)
 def open_reader(path: str) -> Any:
     """A reader of an array_record file, kept open. Raises UserError where it cannot be opened."""
+    return _reader(path, os.stat(path).st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=512)
+def _reader(path: str, written: int) -> Any:
+    """`written`: when; another file of the same name has another reader."""
     try:
         options = "readahead_buffer_size:0"
         return array_record_module.ArrayRecordReader(
