@@ -88,6 +88,8 @@ def _command(
         raise UserError(
             f"--mode={mode}: {path} is a sweep; name one of its runs, --workdir DIR/NAME"
         )
+    if mode == "tokenize" and not (experiment and values["out"].present):
+        raise UserError("--mode=tokenize: needs --config FILE and --out FOLDER")
     if path is None and (mode == "train" or not (values.workdir or mode in SHIPPED)):
         needed = "--config FILE" if mode == "train" else "--workdir RUN (or --config FILE)"
         raise UserError(f"--mode={mode}: needs {needed}")
@@ -95,8 +97,6 @@ def _command(
         raise UserError(
             "--mode=compile: needs --config FILE and --topology, as in --topology=v5e:2x4"
         )
-    if mode == "tokenize" and not (experiment and values["out"].present):
-        raise UserError("--mode=tokenize: needs --config FILE and --out FOLDER")
     if values.wandb:
         weights_and_biases.check()
     name = experiment.name if experiment else Path((path or "").partition(":")[0]).stem

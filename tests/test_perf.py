@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.tokens import unpacked
+
 # Of the time of a masked-only step: at the quickstart's own size, and where the first K layers are few of many.
 LIMITS = (1.20, 1.10)
 
@@ -36,3 +38,19 @@ def test_the_parts_of_a_step_are_measured():
     assert ms["forward"] + ms["backward"] + ms["optimizer"] == pytest.approx(ms["step"])
     assert min(ms[k] for k in ("dispatch", "host input", "metrics", "checkpoint stall")) > 0
     assert found["compile_seconds"] > 0 and found["examples_per_second"] > 0
+
+
+def test_pipeline_and_reader_are_measured_beside_tokenizer_and_step(tmp_path):
+    run = unpacked(tmp_path)
+    command = [sys.executable, "-m", "mm.perf", "pipeline", "--pairs", "2", "--json"]
+    command += ["--config", f"tests/tokens_config.py:{run}", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)["pipeline"]
+    assert found["modalities"].keys() == {"picture", "tone", "word"}
+    for figures in (*found["modalities"].values(), found["together"]):
+        assert figures["pipeline_ms"] > 0 and figures["ratio"] > 0
+    reading = found["reading"]
+    assert (
+        reading["ratio"] == pytest.approx(reading["reader"] / reading["training"])
+        and reading["ratio"] > 0
+    )

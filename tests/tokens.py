@@ -1,7 +1,4 @@
-"""Data to be tokenized: the tiny pictures, tones and words, of which examples lack some; and its config.
-
-The argument of the config is the folder that holds `tokenizers/`.
-"""
+"""Data to be tokenized: the tiny pictures, tones and words, of which examples lack some; and a process that is killed."""
 
 import dataclasses
 import os

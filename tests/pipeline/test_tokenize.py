@@ -33,7 +33,7 @@ def fixture(tmp_path_factory) -> Path:
 
 def flags(fixture: Path, out: Path) -> list[str]:
     return [
-        "--mode=tokenize", f"--config={ROOT}/tests/tokens.py:{fixture}", f"--out={out}", "--shard_size=10",
+        "--mode=tokenize", f"--config={ROOT}/tests/tokens_config.py:{fixture}", f"--out={out}", "--shard_size=10",
         "--runner=here", f"--workdir={out.parent / 'run'}",
     ]  # fmt: skip
 
