@@ -36,6 +36,8 @@ class Source(Protocol):
 
     Attributes:
       modalities: names of its columns.
+
+    One that has a `licence: str` (not among its settings) is asked for it by what writes its contents elsewhere.
     """
 
     modalities: tuple[str, ...]

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import tempfile
 import uuid
@@ -27,7 +28,7 @@ from mm import config, space
 from mm.data.columns import digest
 from mm.errors import UserError, nearest
 from mm.paths import is_local
-from mm.workdir import read_json
+from mm.workdir import FORMAT_VERSION, read_json
 
 MANIFEST = "manifest.json"
 INDEX = "index"
@@ -171,6 +172,12 @@ def write_index(path: Path, group: np.ndarray, present: Mapping[str, np.ndarray]
     with new_file(path) as partial:
         partial.write_bytes(save(arrays))
         return facts(partial)
+
+
+def write_note(path: Path, value: Mapping[str, Any]) -> None:
+    """A JSON object that `read_json` reads, all or nothing, by several writers too."""
+    with new_file(path) as partial:
+        partial.write_text(json.dumps({"format_version": FORMAT_VERSION, **value}, indent=1) + "\n")
 
 
 def facts(path: Path) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def make(exp: config.Experiment, folder: Path, cache: Path, wanted: Wanted) -> J
         rows[split] = digest(*(f"{name} {columns[name].fingerprint}" for name in loaded))
     plan = {
         "source": config.to_json(source),
+        "licence": getattr(source, "licence", "not said by the source"),
         "rows": rows,
         "tokenizers": {name: t.fingerprint for name, t in loaded.items()},
         "crops": config.to_json(crops),

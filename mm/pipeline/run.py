@@ -48,7 +48,7 @@ class Means:
 
 def tokenize(
     exp: config.Experiment, folder: Path, cache: Path, wanted: Wanted, means: Means
-) -> Iterator[str]:  # fmt: skip
+) -> Iterator[str]:
     """Makes, or finishes, a folder of tokens; says what it has made, a line at a time.
 
     Raises:
@@ -58,12 +58,13 @@ def tokenize(
     with progress.work("opening the data"):
         job = plans.make(exp, folder, cache, wanted)
     with workdir.held(folder, flag="--out"):
-        if plans.claim(job):
+        done = plans.claim(job)
+        remove_partial(folder)
+        if done:
             clear(folder)
             yield f"{folder}: finished before"
             yield from said(workdir.read_json(folder / MANIFEST))
             return
-        remove_partial(folder)
         left = [unit for unit in job.units() if finished(folder, unit) is None]
         if left and len(left) < sum(1 for _ in job.units()):
             yield f"{folder}: continues, {len(left)} shards are left"
@@ -136,8 +137,7 @@ def finished(folder: Path, unit: Unit) -> dict[str, Any] | None:
 
 def complete(job: Job) -> dict[str, Any]:
     """The manifest of a folder whose shards are all there."""
-    folder, data = Path(job.folder), config.from_json(job.data)
-    loaded = tokenizers.load_all(data.tokenizers)
+    folder, loaded = Path(job.folder), tokenizers.load_all(job.data["tokenizers"])
     splits: dict[str, Any] = {}
     replaced: set[str] = set()
     for unit in job.units():
@@ -160,10 +160,7 @@ def complete(job: Job) -> dict[str, Any]:
             }
             for name, t in loaded.items()
         },
-        "source": {
-            "licence": getattr(data.source, "licence", "not said by the source"),
-            "replaced_records": sorted(replaced),
-        },
+        "replaced_records": sorted(replaced),
         "splits": {
             split: {
                 "examples": sum(s["examples"] for s in shards),

@@ -8,11 +8,10 @@ from etils.epath import Path
 
 from mm import config, tokenizers
 from mm.data.records import CorruptLog
-from mm.data.token_files import INDEX, Form, Shard, write_index, write_records
+from mm.data.token_files import INDEX, Form, Shard, write_index, write_note, write_records
 from mm.errors import UserError
 from mm.pipeline.column import Writing
 from mm.pipeline.plan import Job, Unit
-from mm.workdir import write_json
 
 
 class Worker:
@@ -56,7 +55,7 @@ class Worker:
             files[name] = write_records(shard.path(self.folder, name), form, parts)
         files[INDEX] = write_index(shard.path(self.folder, INDEX), rows["group"], present)
         shard = dataclasses.replace(shard, files=files)
-        write_json(unit.path(self.folder), shard.json() | {"replaced": sorted(self.log.found)})
+        write_note(unit.path(self.folder), shard.json() | {"replaced": sorted(self.log.found)})
 
     def rows(self, unit: Unit) -> dict[str, np.ndarray]:
         """The source's rows of a shard's examples, see `mm.data.Source.order`."""

@@ -89,6 +89,10 @@ def test_the_manifest_says_what_is_there(fixture, whole):
     assert {n: m["tokenizer"] for n, m in said["modalities"].items()} == marks
     assert said["splits"]["train"]["present"] == {"picture": 48, "tone": 38, "word": 41}
     assert [s["examples"] for s in said["splits"]["train"]["shards"]] == [9, 10, 9, 10, 10]
+    assert (
+        said["plan"]["licence"] == "not said by the source"
+        and said["modalities"]["tone"]["licence"]
+    )
     assert {p.name for p in whole.iterdir()} == {"manifest.json", "train", "validation", "test"}
 
 
