@@ -44,6 +44,7 @@ from mm.data.records import CorruptLog
 from mm.errors import UserError, nearest
 
 MODALITIES = ("image", "speech", "text")
+LICENCE = "MNIST: CC BY-SA 3.0; FSDD: CC BY-SA 4.0"
 SPLITS = ("train", "validation", "test")
 VALIDATION_IMAGES = 5000
 VALIDATION_TAKES = 5
@@ -78,7 +79,7 @@ class DigitsBuilder(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,  # splits are ranges of the original order
-            license="MNIST: CC BY-SA 3.0; FSDD: CC BY-SA 4.0",
+            license=LICENCE,
         )
 
     @property
@@ -167,6 +168,7 @@ class Digits:
       assets: folder of the embedded data; None = the one that is shipped.
     """
 
+    licence: ClassVar[str] = LICENCE
     modalities: tuple[str, ...] = MODALITIES
     forms: int = 8
     image_forms: int = 1

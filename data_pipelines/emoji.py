@@ -30,6 +30,7 @@ class Emoji(NpzSource):
       held_out: categories of which all emoji are in test; train and validation have none.
     """
 
+    licence = "CC BY 4.0 (EmojiOne)"
     path: str = "data_pipelines/assets/emoji.npz"
     sha256: str = "27d30217fc27f44e92dad1c73863f481bdf3e67f1775dd2400984a1830811e08"
     modalities: tuple[str, ...] = ("colour", "line", "name")

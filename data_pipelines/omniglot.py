@@ -47,6 +47,7 @@ def framed(
 class Omniglot(NpzSource):
     """`pen` float32[n, 64, 3] in [-1, 1], `image` uint8[n, 28, 28]. A group is a character."""
 
+    licence = "MIT"
     path: str = "data_pipelines/assets/omniglot.npz"
     sha256: str = "271710e245a557b991eeb2e2b9c87a1ea15ced0ebcf7da3f761e82af7f4f14f2"
     modalities: tuple[str, ...] = ("image", "pen")

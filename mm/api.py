@@ -63,7 +63,7 @@ class Model:
         if space is None:
             raise UserError(f"{folder}: its data source is not here; run from where its config is")
         task = exp.task.build_for(space)
-        checkpoints.check_tokenizers(latest, {n: t.fingerprint for n, t in toks.items()})
+        checkpoints.check_tokenizers(latest, tokenizers.fingerprints_in(toks, exp.data.source))
         source: Any = exp.data.source
         toks = toks or source.tokenizers()
         part = exp.optim.evaluated

@@ -32,6 +32,7 @@ class Data:
       source: an `mm.data.Source` (a dataclass from `data_pipelines/`), its settings are fields.
       tokenizers: modality -> "path#fingerprint" of its artefact, in the order of the token space.
         Columns of the source that are not named here are not tokenized; with none at all, the task gets raw rows.
+      crops: an `mm.data.crops.Crops`: how many crops of its pictures --mode=tokenize makes of an example; None = none.
       missing: an `mm.data.missing.Missing`: training examples lack modalities; None = none but the source's own.
       corrupt_limit: records that may be unreadable (each replaced by its next readable one, and named) before the run stops.
     """
@@ -42,6 +43,7 @@ class Data:
     threads: int = 1
     corrupt_limit: int = 10
     missing: Any = None
+    crops: Any = None
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -229,6 +231,6 @@ def validate(exp: Experiment) -> None:
     sizes = dataclasses.astuple(exp.mesh)
     if sum(s == -1 for s in sizes) > 1 or any(s == 0 or s < -1 for s in sizes):
         raise UserError(f"config.mesh={sizes}: sizes are positive, at most one of them -1")
-    for part in (exp.task, exp.data.source, exp.data.missing, *exp.evals):
+    for part in (exp.task, exp.data.source, exp.data.missing, exp.data.crops, *exp.evals):
         if hasattr(part, "validate"):
             part.validate()

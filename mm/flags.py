@@ -11,7 +11,7 @@ from ml_collections import config_flags
 from mm import config, recipes, usage, weights_and_biases
 from mm.errors import UserError, nearest
 
-MODES = ("train", "evaluate", "generate", "embed", "check-data", "compile")
+MODES = ("train", "evaluate", "generate", "embed", "check-data", "tokenize", "compile")
 SHIPPED = ("generate", "embed")  # these use the model that ships with mm where none is named
 
 
@@ -22,7 +22,7 @@ class Command:
     Attributes:
       experiment: None where only a workdir was named, and for a sweep.
       origins: where each run's experiment comes from; a single one has no name.
-      topology, slices, json: for compile.
+      topology, slices, json: for compile. splits, shard_size, passes, runner, workers, runner_options: for tokenize.
       model: what generate and embed use: a run's folder, an exported file, None for the model that ships with mm.
     """
 
@@ -41,6 +41,12 @@ class Command:
     topology: str
     slices: int
     json: str
+    splits: tuple[str, ...]
+    shard_size: int
+    passes: int
+    runner: str
+    workers: int
+    runner_options: str
 
 
 def parse(argv: list[str]) -> Command:
@@ -82,6 +88,8 @@ def _command(
         raise UserError(
             f"--mode={mode}: {path} is a sweep; name one of its runs, --workdir DIR/NAME"
         )
+    if mode == "tokenize" and not (experiment and values["out"].present):
+        raise UserError("--mode=tokenize: needs --config FILE and --out FOLDER")
     if path is None and (mode == "train" or not (values.workdir or mode in SHIPPED)):
         needed = "--config FILE" if mode == "train" else "--workdir RUN (or --config FILE)"
         raise UserError(f"--mode={mode}: needs {needed}")
@@ -111,6 +119,12 @@ def _command(
         topology=values.topology,
         slices=values.slices,
         json=values.json,
+        splits=tuple(values.splits.split(",")),
+        shard_size=values.shard_size,
+        passes=values.passes,
+        runner=values.runner,
+        workers=values.workers,
+        runner_options=values.runner_options,
     )
 
 
@@ -124,12 +138,21 @@ def _values() -> flags.FlagValues:
         "wandb": "",
         "topology": "",
         "json": "",
+        "splits": "train,validation,test",
+        "runner": "DirectRunner",
+        "runner_options": "",
     }
     for name, default in texts.items():
         flags.DEFINE_string(name, default, "", flag_values=values)
     for name in ("input", "output"):
         flags.DEFINE_multi_string(name, [], "", flag_values=values)
-    for name, default in {"seed": 0, "slices": 1}.items():
+    for name, default in {
+        "seed": 0,
+        "slices": 1,
+        "shard_size": 8192,
+        "passes": 1,
+        "workers": 2,
+    }.items():
         flags.DEFINE_integer(name, default, "", flag_values=values)
     return values
 

@@ -75,8 +75,14 @@ def _kept(
 ) -> Kept | None:
     """None where both have the same tokens, and nothing may grow. Raises UserError where they do not."""
     toks = tokenizers.load_all(exp.data.tokenizers)
+    here = tokenizers.fingerprints_in(toks, exp.data.source)
+    there = checkpoints.meta(step)["tokenizers"]
+    differing = [n for n in sorted(there.keys() | here.keys()) if there.get(n) != here.get(n)]
+    changed = any(n in there and n in here for n in differing)
     before, now = (getattr(e.data.source, "space", None) for e in (other, exp))
-    if before and now and not toks and not other.data.tokenizers:  # their rows are tokens already
+    if (
+        not changed and before and now and not toks and not other.data.tokenizers
+    ):  # their rows are tokens already
         if before != now and not exp.grow:
             raise UserError(
                 f"--config.init={exp.init}: another token space: {', '.join(before.names)} there, {', '.join(now.names)} "
@@ -84,12 +90,10 @@ def _kept(
             )
         ids = {m.name: np.arange(m.vocabulary.size) for m in before.modalities if m.vocabulary}
         return (before, ids) if exp.grow else None
-    here = {name: t.fingerprint for name, t in toks.items()}
-    there = checkpoints.meta(step)["tokenizers"]
-    if there == here:
+    if not differing:
         return None
     if not exp.grow:
-        name = next(n for n in sorted(there.keys() | here.keys()) if there.get(n) != here.get(n))
+        name = differing[0]
         raise UserError(
             f"--config.init={exp.init}: another token space: the {name!r} tokenizer is {there.get(name)} there "
             f"and {here.get(name)} here; use the same tokenizers, start from another run, or let it grow (--config.grow)"

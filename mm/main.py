@@ -48,6 +48,8 @@ def run(command) -> int:
         out = command.out if command.out_given else None
         for line in check.lines(exp.data, paths.cache_of(command.workdir), out, exp.task):
             print(line, flush=True)
+    elif command.mode == "tokenize":
+        tokenize(command)
     else:
         with progress.work("starting"):
             from mm import api, paths
@@ -73,6 +75,20 @@ def compiled(command) -> int:
     if command.json:
         paths.Path(command.json).write_text(json.dumps(report, indent=1) + "\n")
     return 0 if report["fits"] else 2
+
+
+def tokenize(command) -> None:
+    """--mode=tokenize."""
+    with progress.work("starting"):
+        from mm import paths
+        from mm.pipeline import run
+        from mm.pipeline.plan import Wanted
+
+    cache = paths.cache_of(command.workdir)
+    wanted = Wanted(command.splits, command.shard_size, command.passes)
+    means = run.Means(command.runner, command.workers, command.runner_options)
+    for line in run.tokenize(command.experiment, command.out, cache, wanted, means):
+        print(line, flush=True)
 
 
 def train(command) -> None:

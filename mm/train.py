@@ -55,7 +55,7 @@ class Trainer:
         self.tx = make_optimizer(exp.optim, exp.steps)
         self.undivided = check_divided({"params": self.abstract_state["params"]}, self.mesh)
         self.checkpoints = checkpoint.Checkpoints(folder / "checkpoints", exp.keep)
-        self.tokenizers = {n: t.fingerprint for n, t in self.data.tokenizers.items()}
+        self.tokenizers = self.data.fingerprints
         self.spent = {"seconds": 0.0, "starts": 0}
         self.step_ms: list[float] = []
         self.first_step_seconds: float | None = None

@@ -18,6 +18,7 @@ SETTINGS    python -m mm.main --config FILE --help            every field: type,
 SWEEP       A FILE whose get_config yields (name, Experiment) pairs: each runs in DIR/NAME; one table at the end.
 DATA        python -m mm.main --mode=check-data --config FILE [--out DIR]     what the data is like; nothing is trained
             Of your own: configs/my_data.py, docs/your_data.md
+TOKENIZE    python -m mm.main --mode=tokenize --config FILE --out FOLDER     tokens on disk: docs/tokenize.md
 STOP        Ctrl-C (or SIGTERM) saves after the current step; a second one stops at once.
 CONTINUE    The same command again: from the last checkpoint, to the same bits on the same machine.
 WHERE       --workdir DIR (runs/NAME unless given) holds everything: config.json, checkpoints/, metrics.jsonl,

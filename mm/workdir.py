@@ -136,8 +136,11 @@ def _claim(folder: Path, exp: config.Experiment, origin: config.Origin | None) -
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, flag: str = "--workdir") -> Iterator[None]:
     """Nobody else works in `folder` for as long as it lasts. Says so where the last one ended without farewell.
+
+    Args:
+      flag: by which another folder is named, for messages.
 
     Only a folder on this machine can be locked; elsewhere a run that is under way looks like one that ended so.
 
@@ -146,10 +149,11 @@ def held(folder: Path) -> Iterator[None]:
     """
     mark = folder / RUNNING
     with contextlib.ExitStack() as stack:
-        with _written(folder):
-            check_free(folder)
+        with _written(folder, flag):
+            folder.mkdir(parents=True, exist_ok=True)
+            check_free(folder, flag)
             if is_local(folder):
-                _lock(stack.enter_context(open(mark, "a+")), folder)
+                _lock(stack.enter_context(open(mark, "a+")), folder, flag)
             before = mark.read_text().strip() if mark.exists() else ""
             began = time.strftime("%Y-%m-%d %H:%M:%S")
             mark.write_text(f"process {os.getpid()} on {platform.node()} since {began}\n")
@@ -162,31 +166,31 @@ def held(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _written(folder: Path) -> Iterator[None]:
+def _written(folder: Path, flag: str = "--workdir") -> Iterator[None]:
     """Raises UserError where the file system does not let us."""
     try:
         yield
     except OSError as e:
         raise UserError(
-            f"{e.filename or folder}: cannot be written ({e.strerror or e}); use another --workdir"
+            f"{e.filename or folder}: cannot be written ({e.strerror or e}); use another {flag}"
         ) from e
 
 
-def check_free(folder: Path) -> None:
+def check_free(folder: Path, flag: str = "--workdir") -> None:
     """Raises UserError where somebody works in `folder`."""
     if is_local(folder) and (folder / RUNNING).is_file():
         with contextlib.suppress(OSError), open(folder / RUNNING, "r+") as file:
-            _lock(file, folder)
+            _lock(file, folder, flag)
 
 
-def _lock(file: TextIO, folder: Path) -> None:
+def _lock(file: TextIO, folder: Path, flag: str) -> None:
     """For as long as the file is open; a killed process lets go too."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
         file.seek(0)
         raise UserError(
-            f"{folder}: in use by another run ({file.read().strip()}); wait for it, or use another --workdir"
+            f"{folder}: in use by another run ({file.read().strip()}); wait for it, or use another {flag}"
         ) from e
 
 

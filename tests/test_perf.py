@@ -11,6 +11,7 @@ from configs import quickstart
 from data_pipelines.digits import Digits
 from mm.config import Data, Experiment
 from mm.perf import tokenizers
+from tests.tokens import unpacked
 
 # Of the time of a masked-only step: at the quickstart's own size, and where the first K layers are few of many.
 LIMITS = (1.20, 1.10)
@@ -61,3 +62,19 @@ def test_tokenizers_are_measured_both_ways(tmp_path):
         assert figures["tokens_per_second"] == pytest.approx(16 * figures["rows_per_second"])
         assert figures["compile_seconds"] > 0 and figures["temporaries_mib"] > 0
         assert 0 < figures["of_peak"] < 1
+
+
+def test_pipeline_and_reader_are_measured_beside_tokenizer_and_step(tmp_path):
+    run = unpacked(tmp_path)
+    command = [sys.executable, "-m", "mm.perf", "pipeline", "--pairs", "2", "--json"]
+    command += ["--config", f"tests/tokens_config.py:{run}", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)["pipeline"]
+    assert found["modalities"].keys() == {"picture", "tone", "word"}
+    for figures in (*found["modalities"].values(), found["together"]):
+        assert figures["pipeline_ms"] > 0 and figures["ratio"] > 0
+    reading = found["reading"]
+    assert (
+        reading["ratio"] == pytest.approx(reading["reader"] / reading["training"])
+        and reading["ratio"] > 0
+    )

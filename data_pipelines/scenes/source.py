@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from etils.epath import Path
@@ -54,6 +54,7 @@ class Scenes(AlignedSource):
         from max(0, 2 share - 1) to min(1, 2 share).
     """
 
+    licence: ClassVar[str] = "Apache-2.0, as the code"
     modalities: tuple[str, ...] = tuple(MODALITIES)
     rows: tuple[int, int, int, int] = (10_000, 1_000, 1_000, 1_000)
     seed: int = 0

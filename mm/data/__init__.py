@@ -36,6 +36,8 @@ class Source(Protocol):
 
     Attributes:
       modalities: names of its columns.
+
+    One that has a `licence: str` (not among its settings) is asked for it by what writes its contents elsewhere.
     """
 
     modalities: tuple[str, ...]
@@ -70,7 +72,7 @@ class TokenSource(Source, Protocol):
     space: TokenSpace
 
     def tokens(self, split: str) -> Mapping[str, Any]:
-        """All rows of a split as `mm.data.batches.TokenTable`, by modality."""
+        """All rows of a split as `mm.data.batches.Table`, by modality."""
         ...
 
     def tokenizers(self) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ So a run may start at any step, and any number of threads may make batches ahead
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -15,9 +15,19 @@ from mm.data import Column
 from mm.space import Batch
 
 
+class Table(Protocol):
+    """One column in tokens, in memory or on disk."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows int[n] -> ids int32[n, size] (of a dense modality values, float32[n, size, features]), lengths int32[n]."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class TokenTable:
-    """One column in tokens.
+    """See `Table`; one that is in memory.
 
     Attributes:
       ids: int32[N, size]; of a dense modality its values, float32[N, size, features]. length: int32[N], filled places.
@@ -28,6 +38,9 @@ class TokenTable:
 
     def __len__(self) -> int:
         return len(self.length)
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.ids[rows], self.length[rows]
 
 
 Rows = Mapping[str, np.ndarray]
@@ -80,17 +93,25 @@ class Batches:
         return self.make(self.rows(index))
 
 
-def make_tokens(tables: Mapping[str, TokenTable], rows: Rows) -> Batch:
+def make_tokens(tables: Mapping[str, Table], rows: Rows) -> Batch:
     """Rows -> aligned examples in tokens; what is absent has ids 0 and length 0."""
     ids, length, present, values = {}, {}, {}, {}
     for name, table in tables.items():
         present[name] = there = rows[name] >= 0
-        said = np.where(there.reshape(-1, *[1] * (table.ids.ndim - 1)), table.ids[rows[name]], 0)
+        said, length[name] = (_placed(part, there) for part in table.take(rows[name][there]))
         if said.ndim == 3:
             values[name], said = said, np.zeros(said.shape[:2], np.int32)
         ids[name] = said
-        length[name] = np.where(there, table.length[rows[name]], 0)
     return Batch(ids, length, present, rows["group"].astype(np.int32), values)
+
+
+def _placed(part: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Rows of what is `there`, among zeros."""
+    if len(part) == len(there):
+        return part
+    whole = np.zeros((len(there), *part.shape[1:]), part.dtype)
+    whole[there] = part
+    return whole
 
 
 def make_raw(columns: Mapping[str, Column], rows: Rows) -> dict[str, Any]:

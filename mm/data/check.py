@@ -42,6 +42,9 @@ def lines(data: config.Data, cache: Path, out: Path | None, task: Any = None) ->
         yield from log.found[:NAMED]
         raise
     yield f"{type(source).__name__}: {', '.join(source.modalities)}"
+    if hasattr(source, "verify"):  # tokens on disk
+        yield from source.verify(cache)
+        return
     loaded = dict(_loaded(data.tokenizers))
     for split in SPLITS:
         yield from _split(source, split, loaded)

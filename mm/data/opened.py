@@ -10,7 +10,7 @@ from etils.epath import Path
 
 from mm import artefact, config, progress, tokenizers
 from mm.data import Column, Source
-from mm.data.batches import Batches, TokenTable, make_raw, make_tokens, serve
+from mm.data.batches import Batches, Rows, Table, TokenTable, make_raw, make_tokens, serve
 from mm.data.columns import digest
 from mm.data.records import CorruptLog
 from mm.errors import UserError, nearest
@@ -45,7 +45,7 @@ class OpenData:
 
     Attributes:
       source: the opened source. tokenizers: by modality, in the order of the token space.
-      space: None where nothing is tokenized.
+      space: None where nothing is tokenized. written: whether the source's rows are tokens already.
     """
 
     def __init__(
@@ -53,8 +53,16 @@ class OpenData:
     ):
         self.settings, self.tokenizers, self.cache = settings, dict(loaded), cache
         self.source: Source = settings.source
+        self.written = hasattr(self.source, "tokens")  # by whoever made the source: rows are tokens
+        if hasattr(self.source, "check_tokenizers"):
+            self.source.check_tokenizers(self.tokenizers)  # pyright: ignore[reportAttributeAccessIssue]
+        if settings.crops is not None and rows:
+            raise UserError(
+                "config.data.crops: are made by --mode=tokenize alone; train on the folder that it writes "
+                "(mm.data.tokenized.Tokenized), without crops"
+            )
         self.space = tokenizers.space_in(self.tokenizers, self.source)
-        self._tables: dict[str, dict[str, TokenTable]] = {}
+        self._tables: dict[str, dict[str, Table]] = {}
         self._corrupt = CorruptLog(settings.corrupt_limit)
         if rows:
             with progress.work("opening the data"):
@@ -68,16 +76,23 @@ class OpenData:
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hex digits: equal where the same rows are trained on in the same tokens (or raw)."""
-        columns = self.raw("train")
-        if self.space is not None and not self.tokenizers:
-            tables = self.tokens("train")
+        if self.written and self.space is not None:
+            if hasattr(self.source, "mark"):  # tables on disk
+                return self.source.mark(self.space.names)  # pyright: ignore[reportAttributeAccessIssue]
+            tables: Any = self.tokens("train")
             return digest(*(f"{n} {digest(t.ids.tobytes().hex())}" for n, t in tables.items()))
+        columns = self.raw("train")
         used = [
             f"{name} {columns[name].fingerprint} {t.fingerprint}"
             for name, t in self.tokenizers.items()
         ]
         raw = [] if used else [f"{name} {column.fingerprint}" for name, column in columns.items()]
         return digest(*used, *raw)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the tokenizers that rows are written by, by modality."""
+        return tokenizers.fingerprints_in(self.tokenizers, self.source)
 
     def raw(self, split: str) -> Mapping[str, Column]:
         """The source's columns of a split, by modality."""
@@ -90,10 +105,11 @@ class OpenData:
             return rows
         return missing.dropped(rows, np.random.default_rng([seed, epoch, 1]))
 
-    def tokens(self, split: str) -> dict[str, TokenTable]:
+    def tokens(self, split: str) -> dict[str, Table]:
         """All rows of a split, by modality; tokenized at first use, later read from the cache."""
-        if split not in self._tables and not self.tokenizers:
-            self._tables[split] = self.source.tokens(split)  # pyright: ignore[reportAttributeAccessIssue]
+        if split not in self._tables and self.written and self.space:
+            found = self.source.tokens(split)  # pyright: ignore[reportAttributeAccessIssue]
+            self._tables[split] = {name: found[name] for name in self.space.names}
         if split not in self._tables:
             columns = self.raw(split)
             self._tables[split] = {
@@ -132,12 +148,17 @@ class OpenData:
         Returns:
           `mm.space.Batch` where there are tokenizers, else what `make_raw` makes.
         """
-        make = functools.partial(make_raw, self.raw(split))
+        make: Any = functools.partial(make_raw, self.raw(split))
         if self.space is not None:
-            make = functools.partial(make_tokens, self.tokens(split))
+            make = functools.partial(self._make_tokens, split, self.tokens(split))
         order = functools.partial(self.order, split, seed)
         batches = Batches(order, make, batch_size=batch_size, steps=steps, part=part)
         return serve(batches, start=start, threads=self.settings.threads)
+
+    def _make_tokens(self, split: str, tables: Mapping[str, Table], rows: Rows) -> Batch:
+        if hasattr(self.source, "mended"):  # records on disk may be unreadable
+            rows = self.source.mended(split, rows, tuple(tables))  # pyright: ignore[reportAttributeAccessIssue]
+        return make_tokens(tables, rows)
 
     def _table(self, split: str, name: str, column: Column, tokenizer: Tokenizer) -> TokenTable:
         mark = digest(column.fingerprint, tokenizer.fingerprint)

@@ -92,6 +92,7 @@ class Tfds(AlignedSource):
                     f"config.data.source: {self.name} has no feature {feature!r}"
                     f"{nearest(feature.split('/')[0], info.features)}"
                 )
+        self.licence = info.redistribution_info.license or "not said by the data set"
         self._splits = {split: self._open_split(split, info, corrupt) for split in SPLITS}
 
     def _info(self) -> Any:

@@ -226,8 +226,8 @@ def read(data: Any, split: str, kind: Kind, rows: Rows) -> Any:
 
 def tokens(data: Any, split: str, kind: Kind, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """The rows' (ids int32[n, size], length int32[n])."""
-    table = data.tokens(split)[kind.column]
-    return np.asarray(table.ids[rows.row], np.int32), np.asarray(table.length[rows.row], np.int32)
+    ids, length = data.tokens(split)[kind.column].take(rows.row)
+    return np.asarray(ids, np.int32), np.asarray(length, np.int32)
 
 
 def take(raw: Any, index: np.ndarray) -> Any:

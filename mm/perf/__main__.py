@@ -1,9 +1,10 @@
-"""python -m mm.perf joint | contrast | step | tokenizers.
+"""python -m mm.perf joint | contrast | step | tokenizers | pipeline.
 
-joint    what contrast adds to a step of masked generation, at the config's size and at 12 + 12 layers
-contrast what the forms of contrast cost over eight modalities, of the joint step
-step     where the time of a step goes, and how much of this machine's matrix products it gets
+joint      what contrast adds to a step of masked generation, at the config's size and at 12 + 12 layers
+contrast   what the forms of contrast cost over eight modalities, of the joint step
+step       where the time of a step goes, and how much of this machine's matrix products it gets
 tokenizers how fast the config's tokenizers write and read
+pipeline   what --mode=tokenize leaves of its tokenizers' throughput, and the reader's speed beside training's
 """
 
 import argparse
@@ -14,10 +15,16 @@ import sys
 from mm import flags, paths
 from mm.errors import exit_code
 from mm.memory import start_with_huge_pages
-from mm.perf import contrast, joint, step, tokenizers
+from mm.perf import contrast, joint, pipeline, step, tokenizers
 from mm.train import machine
 
-WHAT = {"joint": joint, "contrast": contrast, "step": step, "tokenizers": tokenizers}
+WHAT = {
+    "joint": joint,
+    "contrast": contrast,
+    "step": step,
+    "tokenizers": tokenizers,
+    "pipeline": pipeline,
+}
 
 
 def main(argv: list[str]) -> int:

@@ -81,6 +81,13 @@ def space_in(loaded: Mapping[str, Tokenizer], source: Any) -> TokenSpace | None:
     return space_of(loaded) if loaded else getattr(source, "space", None)
 
 
+def fingerprints_in(loaded: Mapping[str, Tokenizer], source: Any) -> dict[str, str]:
+    """The fingerprints of these tokenizers, or, where there are none, of those that wrote a source's tokens."""
+    if loaded:
+        return {name: t.fingerprint for name, t in loaded.items()}
+    return dict(getattr(source, "fingerprints", {}))
+
+
 def space_of(loaded: Mapping[str, Tokenizer]) -> TokenSpace:
     """The token space that tokenizers span, in their order. Raises UserError if two do not fit together."""
     try:

@@ -37,7 +37,8 @@ class Settings(Protocol):
     It may have more. `validate()` raises UserError for settings that make no sense. `picture(row)` is
     what a person sees of a row, uint8[H, W] or [H, W, 3], wherever rows are looked at. `read_file(path)`
     brings a user's file to the form of the training data, `write_file(row, stem)` writes a row and
-    returns the path; without them files are .npy arrays (`mm.tokenizers.arrays`).
+    returns the path; without them files are .npy arrays (`mm.tokenizers.arrays`). `limits` are the
+    least and largest value that a row can have.
 
     Attributes:
       latent: features of a latent.

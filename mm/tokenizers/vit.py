@@ -117,6 +117,11 @@ class ViTAutoencoder:
         return jax.ShapeDtypeStruct((self.height, self.width, *last), ROWS[self.rows])
 
     @property
+    def limits(self) -> tuple[float, float]:
+        """Least and largest value of a row."""
+        return (0, self.labels - 1) if self.labels else (-np.inf, np.inf)
+
+    @property
     def grid(self) -> Grid:
         """The codebooks are `t`."""
         return Grid(t=self.codebooks, h=self.height // self.patch, w=self.width // self.patch)
