@@ -8,7 +8,17 @@ Poses      pose v0=12 v1=500 v2=7 v3=0
 import dataclasses
 from typing import Any, ClassVar
 
-from mm.tokenizers.structured.automaton import Many, Rule, Seq, Tokens, bins, maybe, names, word
+from mm.tokenizers.structured.automaton import (
+    Many,
+    Rule,
+    Seq,
+    Tokens,
+    bins,
+    corners,
+    maybe,
+    names,
+    word,
+)
 from mm.tokenizers.structured.form import (
     UNIT,
     Form,
