@@ -138,7 +138,7 @@ class Model:
         with progress.work(f"generating {output}"):
             ids, length = self.task.generate(
                 self.params, self.tokens(inputs), output, key=jax.random.key(seed),
-                sampler=sampler, prompt=given, rows=rows,
+                sampler=sampler, prompt=given, rows=rows, grammar=getattr(tokenizer, "grammar", None),
             )  # fmt: skip
             return tokenizer.decode(ids, length)
 

@@ -166,6 +166,7 @@ def generate(run: Run, source: Side, target: Side) -> Any:
         key=key,
         sampler=target.kind.sampler,
         prompt=prompt,
+        grammar=getattr(target.tokenizer, "grammar", None),
     )
     return target.tokenizer.decode(ids, length)
 

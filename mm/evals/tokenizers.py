@@ -73,9 +73,11 @@ class Tokenizers:
 
 def tokenizer_of(run: Run, kind: Kind) -> tuple[Any, bool]:
     """The kind's tokenizer, and whether this run has made it (its data are not written in its tokens)."""
-    own = run.folder / "artefact" / f"{kind.column}.safetensors"
-    if kind.column not in run.data.tokenizers and own.is_file():
-        return tokenizers.load(str(own), kind.column), True
+    made = sorted((run.folder / "artefact").glob("*.safetensors"))
+    named = [path for path in made if path.stem == kind.column]
+    own = named or made  # one vocabulary for several kinds has a name of its own
+    if kind.column not in run.data.tokenizers and len(own) == 1:
+        return tokenizers.load(str(own[0]), kind.column), True
     return k.tokenizer_of(run.data, kind), False
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mm.generate import grammar as g
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Sampler:
@@ -102,18 +104,29 @@ def sample_sequence(
     known: jax.Array,
     key: jax.Array,
     sampler: Sampler,
+    grammar: g.Tables | None = None,
 ) -> jax.Array:
-    """Fills the unknown places of a sequence from left to right; arguments as for `sample_parallel`."""
+    """Fills the unknown places of a sequence from left to right; arguments as for `sample_parallel`.
 
-    def step(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        ids, known = carry
-        drawn, _ = sample_tokens(
-            jax.random.fold_in(key, i), predict(ids, known), sampler.temperature
-        )
-        here = jnp.arange(ids.shape[1]) == i
-        return jnp.where(here & ~known, drawn, ids), known | here
+    Args:
+      grammar: what may come next; what is sampled then parses, unless what is given rules that out.
+    """
+    size = ids.shape[1]
 
-    return jax.lax.fori_loop(0, ids.shape[1], step, (ids, known))[0]
+    def step(i: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        ids, known, state = carry
+        logits = predict(ids, known)
+        if grammar is not None:
+            logits = jnp.where(g.allowed(grammar, state, size - i)[:, None], logits, g.NEVER)
+        drawn, _ = sample_tokens(jax.random.fold_in(key, i), logits, sampler.temperature)
+        here = jnp.arange(size) == i
+        ids = jnp.where(here & ~known, drawn, ids)
+        if grammar is not None:
+            state = g.step(grammar, state, ids[:, i])
+        return ids, known | here, state
+
+    first = jnp.zeros((len(ids), 0), jnp.int32) if grammar is None else g.start(grammar, len(ids))
+    return jax.lax.fori_loop(0, size, step, (ids, known, first))[0]
 
 
 def guided(conditional: jax.Array, unconditional: jax.Array, weight: float) -> jax.Array:

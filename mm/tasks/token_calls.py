@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from mm.errors import UserError
+from mm.generate.grammar import Tables
 from mm.generate.sampling import Sampler, guided, sample_parallel, sample_sequence
 from mm.models.adapters import without_adapters
 from mm.models.encoder_decoder import EncoderDecoder
@@ -80,13 +81,15 @@ class TokenCalls:
 
     def generate(
         self, params: Any, inputs: Mapping[str, Tokens], target: str, *, key: jax.Array, sampler: Sampler | None = None,
-        prompt: tuple[np.ndarray, np.ndarray] | None = None, rows: int | None = None, chunk: int = 256,
+        prompt: tuple[np.ndarray, np.ndarray] | None = None, rows: int | None = None,
+        grammar: Tables | None = None, chunk: int = 256,
     ) -> Tokens:  # fmt: skip
         """Samples `target` given all of `inputs` (which may be empty: then `rows` says how many).
 
         Args:
           sampler: None = the one that the settings name for `target`.
           prompt: what is known of the target: (ids int32[size], known bool[size]), the same for all rows, or [n, size] each.
+          grammar: of a sequence, what may come next (a tokenizer's `grammar`).
 
         Returns:
           ids int32[n, size], length int32[n].
@@ -105,12 +108,16 @@ class TokenCalls:
             predict = self._predictor(
                 params, names, sources, length[: len(names)], target, how.guidance
             )
-            run = sample_sequence if m.order == "left_to_right" else sample_parallel
             chunk_key = jax.random.fold_in(jax.random.key(0), length[-1][0])
-            return run(predict, given, known.astype(bool), chunk_key, how)
+            known = known.astype(bool)
+            if m.order == "left_to_right":
+                return sample_sequence(predict, given, known, chunk_key, how, grammar)
+            return sample_parallel(predict, given, known, chunk_key, how)
 
         columns = [inputs[n] for n in names] + [(ids, seeds), (known.astype(np.int32), seeds)]
-        out = self._chunked(("generate", names, target, how), generate, params, columns, chunk)
+        out = self._chunked(
+            ("generate", names, target, how, grammar), generate, params, columns, chunk
+        )
         return out, self._lengths(out, m)
 
     def score(

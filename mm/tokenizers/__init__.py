@@ -49,7 +49,8 @@ class Tokenizer(Protocol):
 
 
 def load(reference: str, name: str) -> Tokenizer:
-    """Loads the tokenizer of modality `name` from "path" or "path#fingerprint".
+    """Loads the tokenizer of modality `name` from "path" or "path#fingerprint"; of a vocabulary for several modalities, the one
+    that it has for this.
 
     An artefact may name a class of a recipe, whose file is then run: load only those you trust as code.
 
@@ -64,10 +65,12 @@ def load(reference: str, name: str) -> Tokenizer:
             f"{path}: fingerprint {meta['fingerprint']} is not the {pinned} that the config was made for; "
             "restore the file, or retrain with the new one and change the config"
         )
-    from mm.tokenizers import autoencoder, text
+    from mm.tokenizers import autoencoder, shared, text
 
     if meta["kind"] == "text":
         return text.TextTokenizer(name=name, meta=meta, arrays=arrays)
+    if meta["kind"] == "vocabulary":
+        return shared.load(name, meta, arrays)
     return autoencoder.AutoencoderTokenizer(Path(path), name=name, meta=meta, arrays=arrays)
 
 

@@ -34,20 +34,28 @@ class TextTokenizer:
 
     Attributes:
       backend: the vocabulary.
+      pad: the id behind the end.
       config, arrays: what its artefact holds: max_len, fold_case (what a person types becomes lower case) and, where
         not the usual, cut (longer texts lose what is too much: True; their end as well: "with_eos"), eos and pad (words
-        of the vocabulary), vocabulary (its name), places, wraps (see `Sequence`); and the JSON of the vocabulary.
+        of the vocabulary), specials (further words behind it that no text can spell), lead (what each text is written
+        behind), vocabulary (its name), places, wraps (see `Sequence`); and the JSON of the vocabulary.
     """
 
     def __init__(self, *, name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]):
         self.config: dict[str, Any] = meta["config"]
         self.arrays = arrays
         self.backend = hf.Tokenizer.from_str(arrays["vocabulary"].tobytes().decode())
-        self._lead = " " if isinstance(self.backend.model, hf.models.BPE) else ""
-        words = self.backend.get_vocab()
+        usual = " " if isinstance(self.backend.model, hf.models.BPE) else ""
+        self._lead: str = self.config.get("lead", usual)
+        self._special = {t.content: i for i, t in self.backend.get_added_tokens_decoder().items()}
+        if specials := self.config.get("specials"):
+            self._special = _add_specials(self.backend, specials)
+            self.backend.encode_special_tokens = True  # what a text spells is a text
+        self._word = {i: w for w, i in self._special.items()}
+        words = self.backend.get_vocab() | self._special
         size = max(words.values()) + 1
         self._eos = words[self.config["eos"]] if "eos" in self.config else size
-        self._pad = words[self.config["pad"]] if "pad" in self.config else self._eos
+        self.pad = words[self.config["pad"]] if "pad" in self.config else self._eos
         self.modality = Modality(
             name=name,
             vocabulary=Vocabulary(
@@ -81,11 +89,28 @@ class TextTokenizer:
         ]
         for text, ids in zip(texts, pieces, strict=True):
             self._check_length(text, len(ids))
+        out, length = self.filled(pieces)
+        return out[rows], length[rows]
+
+    def filled(self, pieces: Rows[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of n rows, no longer than the layout -> int32[n, max_len], filled up with `pad`, and lengths int32[n]."""
         length = np.array([len(ids) for ids in pieces], np.int32)
-        out = np.full((len(pieces), self.modality.size), self._pad, np.int32)
+        out = np.full((len(pieces), self.modality.size), self.pad, np.int32)
         for row, ids in zip(out, pieces, strict=True):
             row[: len(ids)] = ids
-        return out[rows], length[rows]
+        return out, length
+
+    def id_of(self, word: str) -> int | None:
+        """The id of a word that is one token: a special one, or as it stands in a text; None = it is none."""
+        if word in self._special:
+            return self._special[word]
+        ids = self.backend.encode(self._lead + word).ids
+        return ids[0] if len(ids) == 1 and self.word_of(ids[0]) == word else None
+
+    def word_of(self, i: int) -> str:
+        """How a token is spelt, without the blank before it."""
+        spelt = self.backend.decode([i], skip_special_tokens=False).strip()
+        return self._word.get(i) or spelt or f"[{i}]"
 
     def decode(self, ids: np.ndarray, length: np.ndarray | None = None) -> list[str]:
         """ids int[n, max_len] -> n strings, each up to its first eos. Bytes that are no UTF-8 become U+FFFD."""
@@ -141,7 +166,7 @@ class TextTokenizer:
         tokens += [] if is_open else [self._eos]
         self._check_length(template, len(tokens) + is_open)
         ids, known = (
-            np.full(self.modality.size, self._pad, np.int32),
+            np.full(self.modality.size, self.pad, np.int32),
             np.zeros(self.modality.size, bool),
         )
         for place, token in enumerate(tokens):
@@ -155,8 +180,7 @@ class TextTokenizer:
         Raises:
           UserError: no such file, not UTF-8, empty, or longer than the layout.
         """
-        text = " ".join((_read(Path(path)) if str(path).endswith(".txt") else str(path)).split())
-        text = self._folded(text)
+        text = self._folded(" ".join(text_of(path).split()))
         if not text:
             raise UserError(f"{str(path)!r}: the text is empty; write some words")
         self._check_length(text, len(self.backend.encode(self._lead + text).ids) + 1)
@@ -192,6 +216,24 @@ class TextTokenizer:
                 f"text {shown!r}: {tokens} tokens with its end, the model takes {self.modality.size}; "
                 "shorten it, or use words of the training texts (others are spelt in pieces)"
             )
+
+
+def _add_specials(backend: hf.Tokenizer, words: Rows[str]) -> dict[str, int]:
+    """Adds words behind a vocabulary, each with an id of its own even where a byte is spelt like it: word -> id."""
+    taken, spelt = set(backend.get_vocab()), []
+    for word in words:
+        while word in taken:
+            word = f"<{word}>"
+        taken.add(word)
+        spelt.append(hf.AddedToken(word, normalized=False))
+    first = len(backend.get_vocab())
+    backend.add_special_tokens(spelt)
+    return {word: first + i for i, word in enumerate(words)}
+
+
+def text_of(path: Path | str, suffixes: tuple[str, ...] = (".txt",)) -> str:
+    """The text of a file with one of these suffixes, or what is given itself. Raises UserError: see `read_file`."""
+    return _read(Path(path)) if str(path).endswith(suffixes) else str(path)
 
 
 def _read(path: Path) -> str:

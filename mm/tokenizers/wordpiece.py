@@ -9,6 +9,7 @@ Source: Bachmann et al. 2024 (4M-21); WordPiece as in BERT, Devlin et al. 2018.
 
 import dataclasses
 from collections.abc import Iterable
+from collections.abc import Sequence as Sequenced
 from itertools import count, takewhile
 from typing import Any
 
@@ -145,10 +146,13 @@ def export(tokenizer: TextTokenizer, path: Path) -> Path:
     return partial.replace(path)
 
 
-def train(lines: Iterable[str], size: int = 30_000) -> hf.Tokenizer:
+def train(lines: Iterable[str], size: int = 30_000, classes: Sequenced[str] = COCO) -> hf.Tokenizer:
     """A vocabulary of at most `size` words in 4M's format: the special ones first, then what the lines teach.
 
     The same lines give the same vocabulary. Save it by `.save(path)`.
+
+    Args:
+      classes: names that are one token each; 4M's are COCO's.
 
     Raises:
       UserError: the special words and the characters of the lines alone are more.
@@ -159,7 +163,7 @@ def train(lines: Iterable[str], size: int = 30_000) -> hf.Tokenizer:
     inner = sorted(
         {f"##{c}" for line in lines for word in _words(tokenizer, line) for c in word[1:]}
     )
-    names = [t.content for t in special_words()]
+    names = [t.content for t in special_words(classes)]
     trainer = hf.trainers.WordPieceTrainer(
         vocab_size=size, special_tokens=names + inner, show_progress=False
     )
@@ -170,11 +174,11 @@ def train(lines: Iterable[str], size: int = 30_000) -> hf.Tokenizer:
             f"a vocabulary of {size}: {len(names)} special words and the characters of the lines are {len(words)}; raise it"
         )
     made = _untrained(hf.models.WordPiece(words, unk_token=UNK))
-    made.add_special_tokens(special_words())
+    made.add_special_tokens(special_words(classes))
     return made
 
 
-def special_words() -> list[hf.AddedToken]:
+def special_words(classes: Sequenced[str] = COCO) -> list[hf.AddedToken]:
     """In the order of their ids. Class names are found in any case, all others only as they are spelt; the four marks are found
     within words, too.
     """
@@ -182,7 +186,7 @@ def special_words() -> list[hf.AddedToken]:
     coordinates = [coordinate(f, i) for f in range(FAMILIES) for i in range(BINS)]
     marks = [hf.AddedToken(w, single_word=False, normalized=False) for w in MARKS]
     exact = [hf.AddedToken(w, single_word=True, normalized=False) for w in sentinels + coordinates]
-    return marks + exact + [hf.AddedToken(w, single_word=True, normalized=True) for w in COCO]
+    return marks + exact + [hf.AddedToken(w, single_word=True, normalized=True) for w in classes]
 
 
 def _untrained(model: hf.models.WordPiece) -> hf.Tokenizer:

@@ -1,10 +1,12 @@
 """The main colours of a picture: "v1=n", then n times red, green and blue, "v0=0" .. "v0=255"."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mm.errors import UserError
+from mm.tokenizers.structured.automaton import Choice, Grammar, Seq, bins, word
 from mm.tokenizers.structured.sentence import Reader
 from mm.tokenizers.wordpiece import coordinate
 
@@ -43,3 +45,10 @@ def parse(sentence: str) -> tuple[Colour, ...]:
     colours = tuple((value(), value(), value()) for _ in range(count))
     reader.end()
     return colours
+
+
+@functools.cache
+def grammar() -> Grammar:
+    """Of what `parse` takes."""
+    counted = lambda n: Seq((word(coordinate(1, n)), *[bins(0, 255)] * (3 * n)))
+    return Grammar(Choice(tuple(counted(n) for n in range(1, MOST + 1))))

@@ -1,9 +1,11 @@
 """Boxes with labels: per object "v0=xmin v1=ymin v2=xmax v3=ymax class", nearest to the top left corner first."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 from mm.errors import UserError, nearest
+from mm.tokenizers.structured.automaton import Grammar, Many, Seq, Tokens, corners
 from mm.tokenizers.structured.sentence import Box, Reader
 from mm.tokenizers.wordpiece import COCO
 
@@ -50,3 +52,9 @@ def parse(sentence: str) -> tuple[Detected, ...]:
         box = reader.box()
         objects.append(Detected(reader.word(COCO, "a COCO class"), box))
     return tuple(objects)
+
+
+@functools.cache
+def grammar() -> Grammar:
+    """Of what `parse` takes; the name of a class is one token."""
+    return Grammar(Many(Seq((corners(), Tokens(COCO)))))

@@ -4,13 +4,25 @@ Source: Goel et al. 2023 (4DHumans); Loper et al. 2015 (SMPL).
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from mm.errors import UserError
+from mm.tokenizers.structured.automaton import (
+    Choice,
+    Grammar,
+    Many,
+    Rule,
+    Seq,
+    bins,
+    codes,
+    corners,
+    word,
+)
 from mm.tokenizers.structured.sentence import Box, Reader, Scale, code
-from mm.tokenizers.wordpiece import coordinate
+from mm.tokenizers.wordpiece import BINS, coordinate
 
 MOST = 7
 CODES = 8
@@ -100,3 +112,18 @@ def _read(reader: Reader) -> Person:
     return Person(
         box=box, pose=pose, rotation=numbers["global"], shape=numbers["shape"], camera=numbers["camera"]
     )  # fmt: skip
+
+
+@functools.cache
+def grammar() -> Grammar:
+    """Of what `parse` takes: some 4,000 states, because each order of the groups has its own."""
+    numbers = {"pose": [codes()] * CODES} | {k: [bins(0, BINS - 1)] * n for k, n in ENTRIES.items()}
+
+    def in_any_order(left: tuple[str, ...]) -> Rule:
+        if not left:
+            return Seq(())
+        ways = ((k, tuple(g for g in left if g != k)) for k in left)
+        return Choice(tuple(Seq((word(k), *numbers[k], in_any_order(rest))) for k, rest in ways))
+
+    person = Seq((word("human"), corners(), in_any_order(GROUPS)))
+    return Grammar(Choice((word("none"), Seq((person, Many(person, MOST - 1))))))

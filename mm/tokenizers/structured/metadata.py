@@ -8,11 +8,13 @@ Source: apple/ml-4m, its transform of metadata.
 
 import bisect
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
 
 from mm.errors import UserError, nearest
+from mm.tokenizers.structured.automaton import Grammar, Seq, bins, maybe, word
 from mm.tokenizers.structured.sentence import Reader
 from mm.tokenizers.wordpiece import BINS, coordinate
 
@@ -110,3 +112,10 @@ def parse(sentence: str) -> dict[str, float]:
         values = FIGURES[name].values
         figures[name] = values[reader.bin(0, high=len(values) - 1)]
     return figures
+
+
+@functools.cache
+def grammar() -> Grammar:
+    """Of those that `parse` takes with the types in their order: in any order it would need a state for each set of types."""
+    figure = lambda i, f: Seq((word(coordinate(1, i)), bins(0, len(f.values) - 1)))
+    return Grammar(Seq(tuple(maybe(figure(i, f)) for i, f in enumerate(FIGURES.values()))))

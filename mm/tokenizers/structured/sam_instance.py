@@ -4,11 +4,22 @@ Unlike all other places in 4M's sentences, these are pixels of the picture (of 2
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 from mm.errors import UserError
+from mm.tokenizers.structured.automaton import (
+    Choice,
+    Grammar,
+    Many,
+    Seq,
+    bins,
+    codes,
+    corners,
+    word,
+)
 from mm.tokenizers.structured.sentence import PIXEL, Box, Reader, code
-from mm.tokenizers.wordpiece import coordinate
+from mm.tokenizers.wordpiece import BINS, coordinate
 
 CODES = 16
 
@@ -76,3 +87,11 @@ def _covering(reader: Reader) -> tuple[Instance, ...]:
         if reader.next in ("", "point"):
             return tuple(instances)
         reader.word(("polygon",), "'polygon', 'point' or the end")
+
+
+@functools.cache
+def grammar() -> Grammar:
+    """Of what `parse` takes."""
+    mask = Seq((word("polygon"), corners(), *[codes()] * CODES))
+    covering = Choice((word("none"), Seq((mask, Many(mask)))))
+    return Grammar(Many(Seq((word("point"), bins(0, BINS - 1), bins(1, BINS - 1), covering))))
