@@ -95,7 +95,7 @@ def sampled(trie: grammar.Tables | None, length: int, size: int, seed: int) -> n
             of_logits, of_choice = jax.random.split(jax.random.fold_in(key, i))
             logits = 3 * jax.random.normal(of_logits, (DRAWS, size))
             if trie:
-                logits = grammar.masked(trie, state, logits, left=length - i + 1)
+                logits = grammar.masked(trie, state, logits, left=length - i)
             ids.append(jax.random.categorical(of_choice, logits))
             state = grammar.step(trie, state, ids[-1]) if trie else state
         return jnp.stack(ids, 1)

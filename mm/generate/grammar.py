@@ -38,6 +38,35 @@ class Tables:
     registers: int
 
 
+def trie(sequences: np.ndarray, size: int) -> Tables:
+    """The grammar of these sequences and no others, all of one length: what follows the last token is the end.
+
+    Args:
+      sequences: int[n, m] of ids below `size`.
+    """
+    after, places = [{}], np.zeros(len(sequences), np.int64)
+    shortest, length = [sequences.shape[1]], sequences.shape[1]
+    for i in range(length - 1):
+        for row, (place, token) in enumerate(zip(places, sequences[:, i].tolist(), strict=True)):
+            if token not in after[place]:
+                after[place][token] = len(after)
+                after.append({})
+                shortest.append(length - i - 1)
+            places[row] = after[place][token]
+    done = len(after)
+    for place, token in zip(places, sequences[:, -1].tolist(), strict=True):
+        after[place][token] = done
+    table = np.full((done + 1, size + 2), -1, np.int32)
+    for place, follow in enumerate(after):
+        table[place, np.array(list(follow), int) + 2] = list(follow.values())
+    table[done, 1] = done
+    none = np.full_like(table, -1)
+    return Tables(
+        kind=np.arange(2, size + 2, dtype=np.int32), number=np.zeros(size, np.int32), after=table,
+        save=none, floor=none, shortest=np.array([*shortest, 0], np.int32), registers=0,
+    )  # fmt: skip
+
+
 def start(tables: Tables, rows: int) -> jax.Array:
     """int32[rows, 1 + registers], before the first token."""
     return jnp.zeros((rows, 1 + tables.registers), jnp.int32)

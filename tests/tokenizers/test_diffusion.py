@@ -56,4 +56,4 @@ def test_ddim_of_normal_data_keeps_its_law_better_with_more_steps():
 
     noise = jax.random.normal(jax.random.key(0), (20_000, 1))
     off = [abs(float(diffusion.ddim(velocity, noise, s).std()) - 0.5) for s in (2, 8, 25)]
-    assert off[0] > off[1] > off[2] and off[2] < 0.02
+    assert off[0] > off[1] > off[2] and off[2] < 0.03

@@ -186,7 +186,7 @@ def test_the_task_writes_what_load_reads(kind, tmp_path):
         assert figures["exact"] == figures["stable"] == 1.0
     again = task.build(Data()).export({}, {}, tmp_path / "again")
     assert tokenizers.load(str(again), "tree").fingerprint == made["tree"].fingerprint
-    with pytest.raises(UserError, match="'boxs'.*did you mean 'boxes'"):
+    with pytest.raises(UserError, match=r"'boxs'.*did you mean 'boxes'"):
         tokenizers.load(str(path), "boxs")
     if kind != "wordpiece":
         assert path.stat().st_size < 20_000
