@@ -110,9 +110,8 @@ class AutoencoderTask:
         x = network.prepare(batch[self.settings.column])
         coded = quantizer.quantize(arrays, network.encode(x), jax.random.fold_in(key, 2))
         others = jax.lax.stop_gradient(quantizer.lookup(arrays, coded.ids))
-        terms = network.terms(
-            network.decode(replaced(coded.vectors, others, self.settings.replace, of_replacing)), x
-        )
+        vectors = replaced(coded.vectors, others, self.settings.replace, of_replacing)
+        terms = autoencoder.training_terms(network, vectors, x, jax.random.fold_in(key, 3))
         return terms | quantizer.terms(arrays, coded), quantizer.update(buffers, coded, of_update)
 
     def _check_rows(self, rows: Any) -> None:

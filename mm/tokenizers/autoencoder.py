@@ -59,7 +59,11 @@ class Settings(Protocol):
 
 
 class Network(Protocol):
-    """The module between raw rows and latents: an `nnx.Module`. Everything is traced; B rows at a time."""
+    """The module between raw rows and latents: an `nnx.Module`. Everything is traced; B rows at a time.
+
+    One whose decoder does not learn by what it decodes (diffusion) has `learn(vectors_bnd, x, key) -> Terms` too: the terms of
+    a training step, instead of those of `decode`'s output.
+    """
 
     def prepare(self, raw: jax.Array) -> jax.Array:
         """Raw rows -> float32[B, ...], what the encoder sees and what is reconstructed."""
@@ -117,7 +121,11 @@ def check_network(settings: Settings) -> set[str]:
     def run(rows: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array, Terms]:
         network = settings.build(nnx.Rngs(0))
         x, out = network.prepare(rows), network.decode(codes)
-        return network.encode(x), network.render(out), network.terms(out, x)
+        return (
+            network.encode(x),
+            network.render(out),
+            training_terms(network, codes, x, jax.random.key(0)),
+        )
 
     encoded, rendered, terms = jax.eval_shape(run, rows, codes)
     for part, wanted, found in (("encode", codes, encoded), ("render", rows, rendered)):
@@ -127,6 +135,13 @@ def check_network(settings: Settings) -> set[str]:
                 f"{_form(found)} of 2 rows; by its row, grid and latent it must be {_form(wanted)}"
             )
     return set(terms)
+
+
+def training_terms(network: Any, vectors_bnd: jax.Array, x: jax.Array, key: jax.Array) -> Terms:
+    """Terms of a training step of which the decoder is given these vectors; see `Network`."""
+    if hasattr(network, "learn"):
+        return network.learn(vectors_bnd, x, key)
+    return network.terms(network.decode(vectors_bnd), x)
 
 
 def _form(array: Any) -> str:
