@@ -236,7 +236,7 @@ class ResidualFSQ(Quantizer):
 
     def cell(self, i: int) -> np.ndarray:
         """float32[d], the width of a cell of stage i, 0 the first, among vectors."""
-        return (1 / (self.first.half * np.float64(self.levels) ** i)).astype(np.float32)
+        return (1 / (self.first.half * np.array(self.levels, np.float64) ** i)).astype(np.float32)
 
     def quantize(self, buffers: Buffers, z: jax.Array, key: jax.Array | None = None) -> Quantized:
         """Codes of latents z float32[..., d]: ids int32[..., m], coarse first; with a key some may be none."""
@@ -275,11 +275,11 @@ class ResidualFSQ(Quantizer):
         return self.lookup(buffers, alone(self))
 
 
-def alone(quantizer: Quantizer) -> np.ndarray:
+def alone(quantizer: Quantizer) -> jax.Array:
     """Every code of a residual quantizer with none before or after it: int32[codes, m]."""
     codes, m = quantizer.codes, quantizer.per_latent
     ids = np.arange(codes)
-    return np.where(ids[:, None] // (codes // m) == np.arange(m), ids[:, None], codes)
+    return jnp.asarray(np.where(ids[:, None] // (codes // m) == np.arange(m), ids[:, None], codes))
 
 
 def one_of(arrays: Any, i: int) -> Any:
