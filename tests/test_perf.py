@@ -40,6 +40,7 @@ def test_the_parts_of_a_step_are_measured():
     assert found["compile_seconds"] > 0 and found["examples_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_pipeline_and_reader_are_measured_beside_tokenizer_and_step(tmp_path):
     run = unpacked(tmp_path)
     command = [sys.executable, "-m", "mm.perf", "pipeline", "--pairs", "2", "--json"]
