@@ -10,8 +10,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import apache_beam as beam  # the extra `beam`
-from apache_beam.options.pipeline_options import PipelineOptions
+import apache_beam as beam  # the extra `beam`  # pyright: ignore[reportMissingImports]
+from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
 from etils.epath import Path
 
 from mm.errors import UserError
