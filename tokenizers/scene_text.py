@@ -69,7 +69,7 @@ LENGTHS = {"caption": 96, "tree": 112, "boxes": 49, "metadata": 55, "palette": 2
 def get_config(arg: str = "") -> Experiment:
     """The recipe of the shipped vocabulary."""
     smoke = "smoke" in arg
-    rows = (20, 10, 1, 1) if smoke else (1500, 100, 1, 1)
+    rows = (20, 10, 1, 1) if smoke else (300, 100, 1, 1)
     card = {
         "data": f"captions of {rows[0]} training scenes of seed 0 (data_pipelines/scenes), and the forms' own words",
         "licence": "Apache-2.0: made by the code of this repository",
