@@ -63,13 +63,13 @@ FORMS = {
     "metadata": Metadata(fields=FIELDS),
     "palette": Palette(),
 }
-LENGTHS = {"caption": 96, "tree": 112, "boxes": 49, "metadata": 55, "palette": 22}
+LENGTHS = {"caption": 96, "tree": 102, "boxes": 49, "metadata": 59, "palette": 22}
 
 
 def get_config(arg: str = "") -> Experiment:
     """The recipe of the shipped vocabulary."""
     smoke = "smoke" in arg
-    rows = (20, 10, 1, 1) if smoke else (1500, 100, 1, 1)
+    rows = (20, 10, 1, 1) if smoke else (300, 100, 1, 1)
     card = {
         "data": f"captions of {rows[0]} training scenes of seed 0 (data_pipelines/scenes), and the forms' own words",
         "licence": "Apache-2.0: made by the code of this repository",
@@ -77,7 +77,7 @@ def get_config(arg: str = "") -> Experiment:
     return Experiment(
         name="scene-text-smoke" if smoke else "scene-text",
         task=TrainSharedVocabulary(
-            name="scene_text", lengths=LENGTHS, forms=FORMS, size=400, card=card
+            name="scene_text", lengths=LENGTHS, forms=FORMS, size=700, card=card
         ),
         data=Data(source=Scenes(modalities=tuple(LENGTHS), rows=rows, side=SIDE)),
         optim=Optim(warmup=0),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mm import tokenizers, workdir
+from mm import artefact, tokenizers, workdir
 from mm.evals import kinds as k
 from mm.evals.kinds import Kind
 from mm.evals.samples import emptied, write_rows
@@ -75,8 +75,8 @@ def tokenizer_of(run: Run, kind: Kind) -> tuple[Any, bool]:
     """The kind's tokenizer, and whether this run has made it (its data are not written in its tokens)."""
     made = sorted((run.folder / "artefact").glob("*.safetensors"))
     named = [path for path in made if path.stem == kind.column]
-    own = named or made  # one vocabulary for several kinds has a name of its own
-    if kind.column not in run.data.tokenizers and len(own) == 1:
+    own = named or [p for p in made if artefact.read(p)[0]["kind"] == "vocabulary"]  # of several
+    if kind.column not in run.data.tokenizers and own:
         return tokenizers.load(str(own[0]), kind.column), True
     return k.tokenizer_of(run.data, kind), False
 

@@ -94,10 +94,22 @@ def load(name: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
     text = TextTokenizer(name=name, meta=meta | {"config": own}, arrays=arrays)
     if name not in shared["forms"]:
         return text
-    form = config.from_json(shared["forms"][name])
-    if form is None:
-        raise UserError(f"modality {name!r}: {shared['forms'][name]['type']} is not here; run from the checkout that has it")  # fmt: skip
-    return SentenceTokenizer(form, text)
+    return SentenceTokenizer(_form(name, shared["forms"][name]), text)
+
+
+def _form(name: str, saved: dict[str, Any]) -> Form:
+    """A form from its JSON. Raises UserError: its class is not here, is no form, or has other fields by now."""
+    try:
+        form = config.from_json(saved)
+    except TypeError as e:
+        raise UserError(
+            f"modality {name!r}: {saved['type']} has other fields by now ({e}); train it anew"
+        ) from e
+    if not isinstance(form, Form):
+        raise UserError(
+            f"modality {name!r}: {saved['type']} is no form, or not here; run from the checkout that has it"
+        )
+    return form
 
 
 class SentenceTokenizer:

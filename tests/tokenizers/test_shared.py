@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from data_pipelines.scenes import record
 from data_pipelines.scenes.source import as_row
 from mm import tokenizers
+from mm.config import to_json
 from mm.errors import UserError
 from mm.space import TokenSpace
 from mm.tasks.shared_vocabulary import TrainSharedVocabulary, learned
@@ -54,11 +55,9 @@ class Data:
 def tokenizer(kind: str, name: str):
     texts = dict.fromkeys(ROWS["caption"], 3)
     made, own = learned(kind, texts, 300, 5, shared.words_of(FORMS))
-    from mm.config import to_json
-
-    config = {"kind": kind, "vocabulary": "words", "fold_case": True, "lengths": LENGTHS, **own}
-    config["forms"] = {n: to_json(f) for n, f in FORMS.items()}
-    meta = {"config": config, "fingerprint": "", "card": {}}
+    settings_ = {"kind": kind, "vocabulary": "words", "fold_case": True, "lengths": LENGTHS, **own}
+    settings_["forms"] = {n: to_json(f) for n, f in FORMS.items()}
+    meta = {"config": settings_, "fingerprint": "", "card": {}}
     return shared.load(name, meta, {"vocabulary": to_bytes(made)})
 
 
@@ -219,6 +218,25 @@ def test_a_form_of_other_words_is_refused():
     other = Boxes(labels=("zebra crossing",))
     with pytest.raises(UserError, match=r"2 words of its sentences .*\(zebra, crossing\)|crossing, zebra"):  # fmt: skip
         shared.SentenceTokenizer(other, tokenizer("bpe", "caption"))
+
+
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [
+        (
+            {"type": "mm.tokenizers.structured.objects:Boxes", "lables": ["a"]},
+            "other fields by now",
+        ),
+        ({"type": "mm.tokenizers.structured.form:Number"}, "is no form"),
+        ({"type": "tokenizers/gone.py:Form"}, "is no form, or not here"),
+    ],
+)
+def test_a_class_that_is_not_there_is_named(saved, said):
+    config = {"kind": "bytes", "vocabulary": "w", "fold_case": True, "lengths": {"x": 9}}
+    config |= {"forms": {"x": saved}, "sentinels": 2, "words": []}
+    meta = {"config": config, "fingerprint": "", "card": {}}
+    with pytest.raises(UserError, match=f"modality 'x': .*{said}"):
+        shared.load("x", meta, {"vocabulary": to_bytes(shared.of_bytes())})
 
 
 def test_shipped_vocabulary_writes_scenes():
