@@ -8,7 +8,11 @@ tokenizers/scene_text.safetensors it is what a config names for each of the five
     tokenizers={name: "tokenizers/scene_text.safetensors" for name in ("caption", "tree", "boxes")}
 
 Numbers of the metadata are rounded to the steps below, those of boxes (pixels of pictures of 64 a side), trees and palettes
-are not. Some minutes, of which most render the rows; `:smoke` reads few of them.
+are not. Half a minute, of which most renders the rows; `:smoke` reads few of them.
+
+Expected (the artefact's card, of 200 validation scenes): 4585 ids (461 learned, 4104 marks, sentinels and coordinates, 20
+words of the forms); captions, trees, boxes and palettes come back exactly, metadata rounded, and then as they are; 35, 65,
+29, 18 and 59 tokens a row.
 """
 
 import itertools
@@ -69,7 +73,7 @@ LENGTHS = {"caption": 96, "tree": 102, "boxes": 49, "metadata": 59, "palette": 2
 def get_config(arg: str = "") -> Experiment:
     """The recipe of the shipped vocabulary."""
     smoke = "smoke" in arg
-    rows = (20, 10, 1, 1) if smoke else (300, 100, 1, 1)
+    rows = (20, 10, 1, 1) if smoke else (1000, 200, 1, 1)
     card = {
         "data": f"captions of {rows[0]} training scenes of seed 0 (data_pipelines/scenes), and the forms' own words",
         "licence": "Apache-2.0: made by the code of this repository",
