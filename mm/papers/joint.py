@@ -37,7 +37,7 @@ Declared before the runs: joint training *ties* an arm with one objective where 
 -1 point on the primary figure of each side (mean judged accuracy, with coverage beside it; R@1), and *beats* it where it lies above 0.
 Else it *loses* (the interval lies below 0) or the seeds leave it *open*.
 
-    for n in trials seed0 seed1 seed2 seed3 seed4; do python -m mm.main --config configs/joint_study.py:$n --workdir runs/joint_study/$n; done
+    for n in trials seed{{0..4}} missing{{0..2}}; do python -m mm.main --config configs/joint_study.py:$n --workdir runs/joint_study/$n; done
     python -m mm.papers joint runs/joint_study      (keeps figures in docs/results/joint/ and writes this page)
 """
 
@@ -217,7 +217,8 @@ def _missing(seeds: Sequence[Mapping[str, Any]], arm: str, rate: float) -> Itera
     yield "In brackets: points against none missing, paired by seed, 95% interval.\n"
     shown = ("generated", "coverage", "retrieved", "probe")
     yield f"| missing | {' | '.join(shown)} |\n|---|{'---|' * len(shown)}"
-    for name in dict.fromkeys(n for s in seeds for n in s):
+    kinds = ("none", "random", "group")
+    for name in sorted({n for s in seeds for n in s}, key=lambda n: (kinds.index(n.split("-")[1]), n)):  # fmt: skip
         cells, both = [], [s for s in seeds if name in s and "missing-none" in s]
         for figure in shown:
             cell = f"{100 * statistics.fmean(s[name][figure] for s in seeds if name in s):.1f}"
