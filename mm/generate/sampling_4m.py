@@ -17,6 +17,7 @@ import numpy as np
 from mm import space as spaces
 from mm.errors import UserError
 from mm.generate.passes_4m import HOLE, SENTINELS, Tokens, passes_of, seen, views_of
+from mm.generate.picking import pick
 from mm.generate.plan_4m import (
     COLDEST,
     Plan,
@@ -271,9 +272,10 @@ def draw(
     """
     scaled = (logits - logits.max(-1, keepdims=True)) / jnp.maximum(temperature, COLDEST)
     scaled = filtered(scaled, top_k, top_p)
-    noise = jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[1:]))(keys)
-    ids = (scaled + jnp.where(temperature > 0, noise, 0)).argmax(-1).astype(jnp.int32)
-    p = jnp.take_along_axis(jax.nn.softmax(scaled), ids[..., None], -1)[..., 0]
+    weights = jnp.exp(scaled)
+    u = jax.vmap(lambda k: jax.random.uniform(k, logits.shape[1:-1]))(keys)
+    ids = jnp.where(temperature > 0, pick(weights, u), scaled.argmax(-1).astype(jnp.int32))
+    p = jnp.take_along_axis(weights, ids[..., None], -1)[..., 0] / weights.sum(-1)
     return ids, jnp.where(temperature > 0, p, 1)
 
 

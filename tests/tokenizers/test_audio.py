@@ -14,7 +14,7 @@ from flax import nnx
 from mm import artefact, tokenizers
 from mm.errors import UserError
 from mm.tasks.tokenizer import Autoencode
-from mm.tokenizers import autoencoder
+from mm.tokenizers import autoencoder, quantizers
 from mm.tokenizers.audio import AudioAutoencoder, framed
 from mm.tokenizers.quantizers import VectorQuantizer
 
@@ -59,7 +59,7 @@ def path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("artefact") / "sound.safetensors"
     config = {
         "network": dataclasses.asdict(SMALL),
-        "quantizer": autoencoder.quantizer_config(QUANTIZER),
+        "quantizer": quantizers.to_json(QUANTIZER),
     }
     artefact.write(path, "audio", config, autoencoder.flatten(params, buffers, "float16"), {"a": 1})
     return path

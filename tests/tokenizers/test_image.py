@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from mm import artefact, tokenizers
 from mm.errors import UserError
-from mm.tokenizers import autoencoder, files
+from mm.tokenizers import autoencoder, files, quantizers
 from mm.tokenizers.image import ImageAutoencoder, windows
 from mm.tokenizers.quantizers import VectorQuantizer
 
@@ -249,7 +249,7 @@ def test_a_colour_tokenizer_takes_and_gives_colour(tmp_path):
     arrays = autoencoder.flatten(params, quantizer.init(jax.random.key(0)), "float16")
     config = {
         "network": dataclasses.asdict(network),
-        "quantizer": autoencoder.quantizer_config(quantizer),
+        "quantizer": quantizers.to_json(quantizer),
     }
     artefact.write(tmp_path / "a.safetensors", "image", config, arrays, {})
     made = tokenizers.load(str(tmp_path / "a.safetensors"), "picture")

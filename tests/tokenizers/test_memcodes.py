@@ -13,7 +13,7 @@ from mm import artefact, tokenizers
 from mm.errors import UserError
 from mm.space import Vector
 from mm.tasks.tokenizer import Autoencode
-from mm.tokenizers import autoencoder
+from mm.tokenizers import autoencoder, quantizers
 from mm.tokenizers.memcodes import Bottleneck, Memory, VectorAutoencoder
 from mm.tokenizers.quantizers import Categorical
 
@@ -149,7 +149,7 @@ def test_rows_go_to_ids_and_back_through_the_tokenizer(tmp_path):
     params = fresh()
     made = {
         "network": dataclasses.asdict(SMALL),
-        "quantizer": autoencoder.quantizer_config(QUANTIZER),
+        "quantizer": quantizers.to_json(QUANTIZER),
     }
     kind = artefact.kind_of(SMALL, autoencoder.KINDS)
     assert kind == "mm.tokenizers.memcodes:VectorAutoencoder"

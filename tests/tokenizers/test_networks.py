@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils.epath import Path
 from flax import nnx, traverse_util
 from jax.sharding import AbstractMesh
 
@@ -14,8 +15,9 @@ from mm import artefact, sharding, tokenizers
 from mm.errors import UserError
 from mm.tasks import weighted
 from mm.tasks.tokenizer import Autoencode
-from mm.tokenizers import autoencoder, series
+from mm.tokenizers import autoencoder, quantizers, series
 from mm.tokenizers.conv_image import ConvAutoencoder
+from mm.tokenizers.diffusion_image import DiffusionAutoencoder
 from mm.tokenizers.memcodes import Bottleneck
 from mm.tokenizers.quantizers import FSQ
 from mm.tokenizers.series import PoseAutoencoder, SeriesAutoencoder
@@ -33,6 +35,7 @@ SMALL = {
     "series": SeriesAutoencoder(length=8, features=3, mean=(1.0, 0.0, 9.0), strides=(2,), width=8, latent=3),
     "pose": PoseAutoencoder(features=3, parts=2, std=(1.0, 2.0, 4.0), codes=4, latent=3, encoder=MLP, decoder=MLP),
     "picture": ConvAutoencoder(height=16, width=16, widths=(8, 8), groups=4, latent=3),
+    "drawn": DiffusionAutoencoder(height=8, width=8, widths=(8, 8), groups=4, latent=3, steps=2),
     "edges": ConvAutoencoder(height=8, width=8, channels=1, widths=(8,), groups=4, latent=3),
     "normals": ConvAutoencoder(height=8, width=8, widths=(8,), groups=4, latent=3, **VALUES),
     "video": VideoAutoencoder(frames=3, height=8, width=8, widths=(8, 8), steps=(1, 2), groups=4, latent=3),
@@ -47,6 +50,7 @@ TERMS = {
     "waveform": {"reconstruction", "spectral", "si_sdr", "log_spectral_distance"},
     "series": {"reconstruction", "mae"},
     "picture": {"reconstruction", "absolute", "psnr", "ssim"},
+    "drawn": {"velocity"},
     "edges": {"reconstruction", "absolute", "psnr"},
     "normals": {"reconstruction", "absolute", "mae", "cosine_distance"},
     "video": {"reconstruction", "absolute", "psnr"},
@@ -54,7 +58,7 @@ TERMS = {
     "mask": {"reconstruction", "iou"},
 }
 TERMS |= {"stereo": TERMS["waveform"], "pose": TERMS["series"]}
-WEIGHTS = {"reconstruction": 1.0, "spectral": 0.3}
+WEIGHTS = {"reconstruction": 1.0, "spectral": 0.3, "velocity": 1.0}
 
 
 def some(*names: str) -> list:
@@ -86,7 +90,7 @@ def test_shapes_terms_and_places_are_those_of_the_settings(name):
 
 @pytest.mark.parametrize(
     "made",
-    [WaveformAutoencoder(), SeriesAutoencoder(), PoseAutoencoder(), ConvAutoencoder(), VideoAutoencoder()],
+    [WaveformAutoencoder(), SeriesAutoencoder(), PoseAutoencoder(), ConvAutoencoder(), VideoAutoencoder(), DiffusionAutoencoder()],
 )  # fmt: skip
 def test_networks_as_they_are_by_default_are_split_over_devices(made):
     made.validate()
@@ -98,10 +102,10 @@ def test_networks_as_they_are_by_default_are_split_over_devices(made):
     assert all("fsdp" not in line for line in sharding.table({"params": shapes}, mesh) if "bias" in line)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", some("waveform", "pose", "normals", "video"))
+@pytest.mark.parametrize("name", some("waveform", "pose", "normals", "video", "drawn"))
 def test_rows_come_back_from_an_artefact_in_their_form(name, tmp_path):
     made, rows = SMALL[name], rows_of(SMALL[name], 5)
-    config = {"network": dataclasses.asdict(made), "quantizer": autoencoder.quantizer_config(FSQ_3)}
+    config = {"network": dataclasses.asdict(made), "quantizer": quantizers.to_json(FSQ_3)}
     kind = artefact.kind_of(made, autoencoder.KINDS)
     path = tmp_path / "a.safetensors"
     artefact.write(path, kind, config, autoencoder.flatten(random_weights(made), {}, "float16"), {})
@@ -117,6 +121,27 @@ def test_rows_come_back_from_an_artefact_in_their_form(name, tmp_path):
     assert all(np.isfinite(v) for v in figures.values()), figures
     seen = tokenizer.write_file(back[0], tmp_path / "out" / "row")
     assert seen.is_file()
+
+
+def test_several_codes_of_a_latent_stand_beside_each_other(tmp_path):
+    made, residual = SMALL["series"], quantizers.ResidualFSQ(levels=(5, 5, 5), stages=3)
+    rows = rows_of(made, 4)
+    files = {}
+    for name, quantizer in (("one", FSQ_3), ("three", residual)):
+        config = {"network": dataclasses.asdict(made), "quantizer": quantizers.to_json(quantizer)}
+        files[name] = str(tmp_path / f"{name}.safetensors")
+        kind = artefact.kind_of(made, autoencoder.KINDS)
+        arrays = autoencoder.flatten(random_weights(made), {}, "float32")
+        artefact.write(Path(files[name]), kind, config, arrays, {})
+    one, three = (tokenizers.load(files[n], "series") for n in ("one", "three"))
+    assert three.modality.size == 3 * one.modality.size and three.modality.vocabulary.size == 375
+    ids, length = three.encode(rows)
+    coarse, finer, finest = ids.reshape(4, -1, 3).transpose(2, 0, 1)
+    np.testing.assert_array_equal(coarse, one.encode(rows)[0])
+    assert (
+        (finer // 125 == 1).all() and (finest // 125 == 2).all() and (length == ids.shape[1]).all()
+    )
+    assert three.vectors.shape == (375, 3) and three.decode(ids).shape == rows.shape
 
 
 @pytest.mark.parametrize("name", some("pose"))
