@@ -38,7 +38,7 @@ class Tokenize(beam.DoFn):
     def setup(self) -> None:
         self.wrong = ""
         try:
-            self.worker = _worker(json.dumps(dataclasses.asdict(self.job), sort_keys=True))
+            self.worker = _worker(json.dumps(dataclasses.asdict(self.job)))
         except UserError as e:
             self.wrong = str(e)
 
