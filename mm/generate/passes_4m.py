@@ -81,9 +81,16 @@ def emptied(m: Modality, buffer: Buffer, sentinels: range) -> Buffer:
 
 
 def views_of(
-    space: TokenSpace, passes: Passes, own: Buffer, name: str, slots: int
+    space: TokenSpace, passes: Passes, own: Buffer, name: str, slots: int, read: int | None = None
 ) -> tuple[View, View]:
-    """What the encoder reads in each pass, and `slots` queries of the target."""
+    """What the encoder reads in each pass, and `slots` queries of the target.
+
+    Args:
+      read: tokens of the target that are known at most; None = all of them may be.
+    """
     buffers = {**passes.conditions, name: passes.of_each(own)}
-    room = sum(space[n].size for n in buffers if space[n].seen)
+    sizes = {n: space[n].size for n in buffers if space[n].seen}
+    if name in sizes and read is not None:
+        sizes[name] = read
+    room = max(sum(sizes.values()), 1)
     return packed(buffers, space, room, slots)

@@ -31,6 +31,9 @@ from mm.models.encoder_decoder import EncoderDecoder
 from mm.objectives.packing_4m import Buffer
 from mm.space import Modality, TokenSpace, View
 
+FEW = 128
+"""Tokens of an image below which all passes have one shape."""
+
 
 class Trunk(Protocol):
     """A model and its token space; hashable by what it is, as what was compiled is kept for it."""
@@ -119,8 +122,9 @@ def _images(
     for row, there in zip(amounts, (own[0] >= 0).sum(1), strict=True):
         left = continue_schedule(counts, there)
         row[len(row) - len(left) :] = left
+    fresh = bool((own[0] < 0).all())
     ids = [
-        np.asarray(_reveal(task, params, step, sentinels, *part))[:n]
+        np.asarray(_reveal(task, params, step, sentinels, fresh, *part))[:n]
         for n, *part in _chunks((known, own[0], amounts, keys), len(keys), chunk)
     ]
     return np.concatenate(ids), np.full(len(keys), own[0].shape[1], np.int32)
@@ -168,10 +172,10 @@ def merge_spans(text: np.ndarray, spans: np.ndarray, sentinels: range = SENTINEL
     return np.array([t for part in parts for t in part], np.int32)
 
 
-@partial(jax.jit, static_argnames=("task", "step", "sentinels"))
+@partial(jax.jit, static_argnames=("task", "step", "sentinels", "fresh"))
 def _reveal(
-    task: Trunk, params: Any, step: Step, sentinels: range, known: dict[str, Any], given: jax.Array, amounts: jax.Array,
-    keys: jax.Array,
+    task: Trunk, params: Any, step: Step, sentinels: range, fresh: bool, known: dict[str, Any], given: jax.Array,
+    amounts: jax.Array, keys: jax.Array,
 ) -> jax.Array:  # fmt: skip
     """Fills an image's holes in passes.
 
@@ -179,6 +183,7 @@ def _reveal(
     the surest; where several are as sure, as all are at temperature 0, the first places.
 
     Args:
+      fresh: nothing of the image is given in any row, so that how much is known in a pass is known before.
       given: int32[B, L]. amounts: int32[B, passes], how many tokens each pass adds. keys: [B].
 
     Returns:
@@ -188,24 +193,49 @@ def _reveal(
     passes = passes_of(task.space, step, known, sentinels)
     counts, roar = counts_of(step, m.size), step.scheme == "roar"
     heat = jnp.asarray(temperatures(step.temperature, step.cooling, counts), jnp.float32)
-    slots = int(counts.max()) if roar else m.size
     order = jax.vmap(lambda k: jax.random.uniform(k, (m.size,)))(_folded(keys, len(counts)))
 
-    def body(i: jax.Array, ids: jax.Array) -> jax.Array:
+    def body(i: jax.Array, ids: jax.Array, read: int, slots: int) -> jax.Array:
         unknown = ids < 0
         asked = unknown & (_rank(jnp.where(unknown, order, 2)) < amounts[:, i, None])
         own = Buffer(jnp.maximum(ids, 0), ~unknown, asked if roar else unknown)
-        view, queries = views_of(task.space, passes, own, m.name, slots)
+        view, queries = views_of(task.space, passes, own, m.name, slots, read)
         states = model.decode(queries, model.encode(view), view, silent=True)
         logits = passes.combined(model.logits(states, m.name))
         there, place = queries.mask[: len(ids)], queries.place[: len(ids)]
-        drawn, sure = draw(_folded(keys, i), logits, heat[i], step.top_k, step.top_p)
+        place = jnp.where(there, place - task.space.starts[m.name], 0)
+        u = jax.vmap(lambda k, p: jax.random.uniform(k, (m.size,))[p])(_folded(keys, i), place)
+        drawn, sure = draw(u, logits, heat[i], step.top_k, step.top_p)
         kept = there & (_rank(jnp.where(there, -sure, 1)) < amounts[:, i, None])
-        place = jnp.where(kept, place - task.space.starts[m.name], m.size)
+        place = jnp.where(kept, place, m.size)
         return jax.vmap(lambda row, p, new: row.at[p].set(new, mode="drop"))(ids, place, drawn)
 
-    first = (amounts.sum(0) > 0).argmax()  # what all rows have behind them
-    return jax.lax.fori_loop(first, len(counts), body, given)
+    first, ids = (amounts.sum(0) > 0).argmax(), given  # what all rows have behind them
+    for start, stop, read, slots in stages(counts, roar, fresh):
+        run = partial(body, read=read, slots=slots)
+        ids = jax.lax.fori_loop(jnp.maximum(first, start), stop, run, ids)
+    return ids
+
+
+def stages(
+    counts: np.ndarray, roar: bool, fresh: bool, parts: int = 4
+) -> list[tuple[int, int, int, int]]:
+    """Passes start .. stop - 1 of one shape, with as many tokens of the image to read as they know at most, and as many queries.
+
+    Fewer are read at first and asked for at last; an image of few tokens is one stage, as each is a program.
+
+    Args:
+      counts: int[passes], tokens that each adds. fresh: see `_reveal`; else rows may know any number.
+    """
+    size, passes = int(counts.sum()), len(counts)
+    parts = min(parts, passes) if size >= FEW else 1
+    ends = [passes * (i + 1) // parts for i in range(parts)]
+    found = []
+    for start, stop in zip([0, *ends[:-1]], ends, strict=True):
+        known = int(counts[: stop - 1].sum()) if fresh else size
+        slots = int(counts[start:stop].max() if roar else counts[start:].sum())
+        found.append((start, stop, known, max(slots, 1)))
+    return found
 
 
 @partial(jax.jit, static_argnames=("task", "step", "sentinels"))
@@ -245,9 +275,8 @@ def _write(
         states = model.decode(queries, encoded, view, silent=True)
         here = jax.lax.dynamic_slice_in_dim(states, i, 1, 1)
         logits = passes.combined(model.logits(here, m.name))
-        drawn, _ = draw(
-            _folded(keys, i), logits, jnp.float32(step.temperature), step.top_k, step.top_p
-        )
+        u = jax.vmap(lambda k: jax.random.uniform(k, (1,)))(_folded(keys, i))
+        drawn, _ = draw(u, logits, jnp.float32(step.temperature), step.top_k, step.top_p)
         new = jnp.where(ended, 0, drawn[:, 0])
         spans = spans.at[:, i + 1].set(new)
         return i + 1, spans, jnp.where(ended, ends, i + 2), ended | (new == last)
@@ -260,12 +289,12 @@ def _write(
 
 
 def draw(
-    keys: jax.Array, logits: jax.Array, temperature: jax.Array, top_k: float, top_p: float
+    u: jax.Array, logits: jax.Array, temperature: jax.Array, top_k: float, top_p: float
 ) -> tuple[jax.Array, jax.Array]:
     """One id per token, and its probability after temperature and filters (1 at temperature 0).
 
     Args:
-      keys: [B]. logits: float32[B, S, V].
+      u: float32[B, S], uniform in [0, 1). logits: float32[B, S, V].
 
     Returns:
       int32[B, S], float32[B, S].
@@ -273,7 +302,6 @@ def draw(
     scaled = (logits - logits.max(-1, keepdims=True)) / jnp.maximum(temperature, COLDEST)
     scaled = filtered(scaled, top_k, top_p)
     weights = jnp.exp(scaled)
-    u = jax.vmap(lambda k: jax.random.uniform(k, logits.shape[1:-1]))(keys)
     ids = jnp.where(temperature > 0, pick(weights, u), scaled.argmax(-1).astype(jnp.int32))
     p = jnp.take_along_axis(weights, ids[..., None], -1)[..., 0] / weights.sum(-1)
     return ids, jnp.where(temperature > 0, p, 1)

@@ -29,11 +29,11 @@ def test_filters_keep_the_likeliest(seed, top_k, top_p):
 
 def test_draws_follow_temperature_first_and_filters_then():
     logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
-    keys, one = jax.random.split(jax.random.key(0), 1), jnp.ones(())
+    u, one = jax.random.uniform(jax.random.key(0), (1, 40_000)), jnp.ones(())
     many = jnp.broadcast_to(logits, (1, 40_000, 4))
     drawing = jax.jit(draw, static_argnums=(3, 4))
     for temperature, top_p in ((1.0, 0.0), (2.0, 0.0), (2.0, 0.6), (0.5, 0.6)):
-        ids, sure = drawing(keys, many, one * temperature, 0.0, top_p)
+        ids, sure = drawing(u, many, one * temperature, 0.0, top_p)
         p = np.array([0.5, 0.3, 0.15, 0.05]) ** (1 / temperature)
         p /= p.sum()
         if top_p:
@@ -41,7 +41,7 @@ def test_draws_follow_temperature_first_and_filters_then():
             p /= p.sum()
         assert np.abs(np.bincount(ids[0], minlength=4) / 40_000 - p).max() < 0.01
         assert np.allclose(sure[0], p[ids[0]], atol=1e-6)
-    ids, sure = drawing(keys, many, one * 0, 0.0, 0.0)
+    ids, sure = drawing(u, many, one * 0, 0.0, 0.0)
     assert (ids == 0).all() and (sure == 1).all()
 
 

@@ -298,3 +298,45 @@ def test_a_vocabulary_without_the_sentinels_is_refused():
             [Step(target="words", scheme="autoregressive")],
             jax.random.key(0),
         )
+
+
+# Stages of passes
+
+
+@pytest.mark.parametrize("roar", [False, True])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_stage_has_room_for_each_of_its_passes(roar, fresh):
+    for counts in (
+        cosine_schedule(25, 196),
+        linear_schedule(3, 196),
+        cosine_schedule(200, 196),
+        np.array([196]),
+    ):
+        found = sampling_4m.stages(counts, roar, fresh)
+        assert [i for start, stop, *_ in found for i in range(start, stop)] == [*range(len(counts))]
+        for start, stop, read, slots in found:
+            for i in range(start, stop):
+                assert read >= (counts[:i].sum() if fresh else 196)
+                assert slots >= (counts[i] if roar else counts[i:].sum())
+    assert len(sampling_4m.stages(cosine_schedule(25, 16), roar, fresh)) == 1
+
+
+def test_stages_make_what_one_shape_makes(monkeypatch):
+    given = some_inputs(3)
+    known = {
+        **given,
+        "depth": (
+            np.array([[HOLE, 2, HOLE, HOLE, HOLE, 0], [1] + [HOLE] * 5, [HOLE] * 6]),
+            np.full(3, 6),
+        ),
+    }
+    plans = [
+        (inputs, Step(target="depth", scheme=scheme, steps=5, schedule="linear", temperature=0.7))
+        for scheme in ("maskgit", "roar")
+        for inputs in (given, known)
+    ]
+    whole = [make(inputs, plan)["depth"][0] for inputs, plan in plans]
+    monkeypatch.setattr(sampling_4m, "FEW", 1)
+    staged = [make(inputs, plan, tiny=Tiny(SPACE))["depth"][0] for inputs, plan in plans]
+    np.testing.assert_array_equal(whole, staged)
+    assert len({a.tobytes() for a in whole}) == 4
