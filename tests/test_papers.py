@@ -17,7 +17,7 @@ QUICK = [
     n
     for n in NAMES
     if not any(isinstance(arm, config.Experiment) for arm in table.opened(n).arms().values())
-    and table.row(n)["seconds"] <= 15
+    and (table.row(n)["seconds"] or 99) <= 15
 ]
 
 

@@ -29,7 +29,7 @@ PAPER = Paper(
     formula="Each stage quantizes what the stages before it left of an item's embedding; an item is the sequence of its codes, and decoding "
     "follows the trie of all items' sequences.",
     expected="only codes of items are generated (exact), and the squared error falls at every stage, on held-out items too; without the "
-    "trie, random logits name an item in less than 5% of the draws.",
+    "trie, random logits must fail: they name an item in less than 5% of the draws.",
 )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from mm.data.batches import TokenTable
 from mm.evals.features import LogSpectrogram
 from mm.evals.kinds import Kind
 from mm.space import Modality, TokenSpace, Vector, Vocabulary
@@ -166,7 +166,7 @@ class Data:
         table = {}
         for name, rows in self.source.rows[split].items():
             ids, length = self.tokenizers[name].encode(rows)
-            table[name] = SimpleNamespace(ids=ids, length=length)
+            table[name] = TokenTable(ids, length)
         return table
 
     def order(self, split, seed, epoch):
