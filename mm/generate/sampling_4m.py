@@ -122,9 +122,9 @@ def _images(
     for row, there in zip(amounts, (own[0] >= 0).sum(1), strict=True):
         left = continue_schedule(counts, there)
         row[len(row) - len(left) :] = left
-    fresh = bool((own[0] < 0).all())
+    fresh = own[0].shape[1] >= FEW and bool((own[0] < 0).all())
     ids = [
-        np.asarray(_reveal(task, params, step, sentinels, fresh, *part))[:n]
+        np.asarray(_reveal(task, params, step, sentinels, *part, fresh=fresh))[:n]
         for n, *part in _chunks((known, own[0], amounts, keys), len(keys), chunk)
     ]
     return np.concatenate(ids), np.full(len(keys), own[0].shape[1], np.int32)
@@ -174,8 +174,8 @@ def merge_spans(text: np.ndarray, spans: np.ndarray, sentinels: range = SENTINEL
 
 @partial(jax.jit, static_argnames=("task", "step", "sentinels", "fresh"))
 def _reveal(
-    task: Trunk, params: Any, step: Step, sentinels: range, fresh: bool, known: dict[str, Any], given: jax.Array,
-    amounts: jax.Array, keys: jax.Array,
+    task: Trunk, params: Any, step: Step, sentinels: range, known: dict[str, Any], given: jax.Array, amounts: jax.Array,
+    keys: jax.Array, fresh: bool = False,
 ) -> jax.Array:  # fmt: skip
     """Fills an image's holes in passes.
 
@@ -183,8 +183,8 @@ def _reveal(
     the surest; where several are as sure, as all are at temperature 0, the first places.
 
     Args:
-      fresh: nothing of the image is given in any row, so that how much is known in a pass is known before.
       given: int32[B, L]. amounts: int32[B, passes], how many tokens each pass adds. keys: [B].
+      fresh: nothing of the image is given in any row, so that how much is known in a pass is known before.
 
     Returns:
       int32[B, L].

@@ -194,7 +194,7 @@ class Oracle:
         read = {"text": read_word, "picture": read_class, "wave": read_wave}[name]
         return np.array([read(r) for r in raw])
 
-    def generate(self, params, inputs, target, *, key, sampler, prompt=None):
+    def generate(self, params, inputs, target, *, key, sampler, prompt=None, grammar=None):
         (name, (ids, _)), source = next(iter(inputs.items())), self.data.source
         self.asked.append((name, self.data.tokenizers[name].decode(ids)))
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())

@@ -94,7 +94,6 @@ def slow(inputs, step, row, key):
     full = {n: v for n, v in listed(inputs, row).items() if n != step.target}
     nothing = {"words": [(0, MARKS[1])], "said": np.zeros((1, 5))}
     empty = lambda names: full | {n: nothing.get(n, []) for n in names}
-    slots = int(counts.max()) if step.scheme == "roar" else m.size
     for i in range(len(counts) - len(left), len(counts)):
         count = left[i - len(counts)]
         asked = [p for p in range(m.size) if ids[p] == HOLE]
@@ -110,11 +109,10 @@ def slow(inputs, step, row, key):
             if isinstance(step.guidance, tuple):
                 groups = [(w, set(step.guided) - {n}) for w, n in zip(step.guidance, step.guided, strict=True)]  # fmt: skip
             final = without + sum(w * (logits(empty(gone)) - without) for w, gone in groups)
-        noise = jax.random.gumbel(jax.random.fold_in(keys, i), (slots, m.vocabulary.size))
-        noise = np.asarray(noise, float)[: len(asked)]
+        u = np.asarray(jax.random.uniform(jax.random.fold_in(keys, i), (m.size,)), float)[asked]
         p = np.exp(final / step.temperature - (final / step.temperature).max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
-        drawn = (np.log(p) + noise).argmax(1)
+        drawn = (p.cumsum(1) > u[:, None]).argmax(1)
         sure = p[np.arange(len(asked)), drawn]
         for j in np.argsort(-sure, kind="stable")[:count]:
             ids[asked[j]] = int(drawn[j])
