@@ -38,7 +38,8 @@ class Settings(Protocol):
     what a person sees of a row, uint8[H, W] or [H, W, 3], wherever rows are looked at. `read_file(path)`
     brings a user's file to the form of the training data, `write_file(row, stem)` writes a row and
     returns the path; without them files are .npy arrays (`mm.tokenizers.arrays`). `limits` are the
-    least and largest value that a row can have.
+    least and largest value that a row can have. `measures(raw, decoded)` -> {name: figure} is what evaluation shows of
+    reconstructions beside its own.
 
     Attributes:
       latent: features of a latent.
