@@ -10,8 +10,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import apache_beam as beam  # the extra `beam`  # pyright: ignore[reportMissingImports]
-from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
+import apache_beam as beam  # pyright: ignore[reportMissingImports]  # the extra `beam`
+from apache_beam.options import pipeline_options  # pyright: ignore[reportMissingImports]
 from etils.epath import Path
 
 from mm.errors import UserError
@@ -65,7 +65,7 @@ def run(job: Job, units: list[Unit], means: Means) -> None:
             "--direct_running_mode=multi_processing",
         ]
     try:
-        pipeline = beam.Pipeline(options=PipelineOptions(options))
+        pipeline = beam.Pipeline(options=pipeline_options.PipelineOptions(options))
     except (ValueError, ImportError) as e:
         raise UserError(f"--runner={means.runner}: {' '.join(str(e).split())[:200]}") from e
     # Without the shuffle all shards would stay with the one worker that was given the list.

@@ -1,7 +1,9 @@
 """Tokens on disk are read as they were written, at any place, by any number of readers; damage is named."""
 
 import dataclasses
+import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +278,18 @@ def test_a_window_keeps_blocks_together(tmp_path):
     for i in range(4):  # each window is one block here
         assert len({*(order[i * BLOCK : (i + 1) * BLOCK] // BLOCK).tolist()}) == 1
     assert not np.array_equal(np.sort(order[:BLOCK]), order[:BLOCK])
+
+
+def test_a_folder_of_the_first_format_is_read_for_ever(tmp_path):
+    """tests/fixtures/tokens_format1.zip: tests/tokens.py, two crops an example. It is never made anew."""
+    fixture = Path(__file__).parents[1] / "fixtures" / "tokens_format1.zip"
+    assert hashlib.sha256(fixture.read_bytes()).hexdigest().startswith("4e9d0b99c8efff44")
+    zipfile.ZipFile(fixture).extractall(tmp_path)
+    source = Tokenized(path=str(tmp_path / "tokens"))
+    assert len(list(source.verify(EPath(tmp_path)))) == 8
+    data = opened(source, tmp_path)
+    assert data.fingerprint == "2b7493a696358949"
+    (batch,) = read(data, "validation", steps=1, size=12)
+    assert batch.ids["picture"][:3].tolist() == [[3, 7, 3, 4], [7, 2, 6, 3], [7, 7, 7, 2]]
+    assert batch.length["tone"].tolist() == [4, 0, 4, 4, 4, 4, 0, 4, 4, 4, 4, 0]
+    assert batch.ids["word"][0].tolist() == [266, 267, 267]
