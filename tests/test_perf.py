@@ -67,7 +67,7 @@ def test_pipeline_and_reader_are_measured_beside_tokenizer_and_step(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     found = json.loads(done.stdout)["pipeline"]
     assert found["modalities"].keys() == {"picture", "tone", "word"}
-    for figures in (*found["modalities"].values(), found["together"]):
+    for figures in found["modalities"].values():
         assert figures["pipeline_ms"] > 0 and figures["ratio"] > 0
     reading = found["reading"]
     assert (

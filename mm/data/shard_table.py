@@ -127,7 +127,7 @@ class ShardTable:
         """`start`: the first record's example; `first`: its place in the file."""
         form, present = self.form, self.present[start : start + len(records)]
         bad = np.array([r is None for r in records])
-        size = (form.modality.size + 1) * form.dtype.itemsize
+        size = form.size
         there = present & ~bad
         sizes = np.array([size if r is None else len(r) for r in records])
         fits = bool((sizes[~bad] == np.where(present, size, 0)[~bad]).all())

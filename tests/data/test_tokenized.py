@@ -178,9 +178,9 @@ def test_an_example_with_an_unreadable_record_is_the_next_one_and_named(tmp_path
     damaged(tmp_path / "tokens" / "validation" / "picture-00001-of-00002.array_record", record)
     data = opened(Tokenized(path=str(found.path)), tmp_path)
     (batch,) = read(data, "validation", steps=1, size=90)
-    # A block has a hash for each of its chunks, so neighbours may be lost with it, but not alone.
+    # Its neighbours are lost with it: so many as are written together (absent ones are no loss).
     gone = np.flatnonzero(batch.group != np.arange(90))
-    assert lost in gone and len(gone) == data.corrupt
+    assert lost in gone and len(gone) <= data.corrupt == 8
     row = int(batch.group[lost])
     assert row > lost and not {row} & set(gone.tolist())
     for name in FORMS:  # all of the next example, not a part of it
