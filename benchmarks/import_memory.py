@@ -12,7 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -58,7 +57,6 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
         size = written(options.model, folder / "model.safetensors")
-        jax.clear_caches()
         found = imported(folder / "model.safetensors", folder / "run")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

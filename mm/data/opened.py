@@ -31,13 +31,18 @@ def open_data(settings: config.Data, cache: Path, *, rows: bool = True) -> "Open
       UserError: a tokenizer for a modality that the source does not have, or as `tokenizers.load`
         and the source's `open` raise it.
     """
+    return OpenData(settings, load_tokenizers(settings), Path(cache), rows)
+
+
+def load_tokenizers(settings: config.Data) -> dict[str, Tokenizer]:
+    """By modality. Raises UserError: one for a modality that the source does not have, or as `tokenizers.load_all`."""
     known = settings.source.modalities
     for name in settings.tokenizers:
         if name not in known:
             raise UserError(
                 f"config.data.tokenizers: no modality {name!r} in the data{nearest(name, known)}"
             )
-    return OpenData(settings, tokenizers.load_all(settings.tokenizers), Path(cache), rows)
+    return tokenizers.load_all(settings.tokenizers)
 
 
 class OpenData:

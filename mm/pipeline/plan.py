@@ -8,6 +8,7 @@ from etils.epath import Path
 
 from mm import config, tokenizers
 from mm.data.columns import digest
+from mm.data.opened import load_tokenizers
 from mm.data.records import CorruptLog
 from mm.data.token_files import MANIFEST
 from mm.errors import UserError
@@ -97,13 +98,10 @@ def make(exp: config.Experiment, folder: Path, cache: Path, wanted: Wanted) -> J
     for name in (*crops.pictures, *crops.labels) if crops else ():
         if name not in data.tokenizers:
             raise UserError(f"config.data.crops: {name!r} has no tokenizer; take it out")
-    loaded = tokenizers.load_all(data.tokenizers)
+    loaded = load_tokenizers(data)
     tokenizers.space_of(loaded)
     source, log = data.source, CorruptLog(data.corrupt_limit)
     source.open(cache, log)
-    for name in loaded:
-        if name not in source.modalities:
-            raise UserError(f"config.data.tokenizers: no modality {name!r} in the data")
     examples, rows = {}, {}
     for split in wanted.splits:
         count = len(source.order(split, exp.seed, 0)["group"])

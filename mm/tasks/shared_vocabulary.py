@@ -9,15 +9,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import tokenizers as hf
 from etils.epath import Path
 
 from mm import artefact, config, progress
 from mm.errors import UserError, nearest
-from mm.tasks import Terms
-from mm.tasks.vocabulary import train_bpe
+from mm.tasks.vocabulary import Stepless, train_bpe
 from mm.tokenizers import shared, text, wordpiece
 
 HELD_OUT = 1000  # validation rows of a column, at most, that the card's figures are of
@@ -67,21 +65,8 @@ class TrainSharedVocabulary:
         return SharedVocabularyTask(self, data)
 
 
-class SharedVocabularyTask:
-    """See `mm.tasks.Task`."""
-
-    weights: Mapping[str, float] = {}
-
-    def __init__(self, settings: TrainSharedVocabulary, data: Any):
-        self.settings, self.data = settings, data
-
-    def init(self, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Nothing is learned by gradients."""
-        return {}, {}
-
-    def loss(self, params: Any, buffers: Any, batch: Any, key: jax.Array) -> tuple[Terms, Any]:
-        """No terms."""
-        return {}, buffers
+class SharedVocabularyTask(Stepless):
+    """The task of a vocabulary that several modalities share."""
 
     def export(self, params: Any, buffers: Any, folder: Path) -> Path:
         """Trains the vocabulary on the training rows and writes `folder`/`name`.safetensors.

@@ -60,25 +60,21 @@ def train_bpe(counts: Mapping[str, int], size: int) -> hf.Tokenizer:
 
     Source: Sennrich et al. 2016; bytes as in GPT-2 (Radford et al. 2019).
     """
-    bpe = hf.Tokenizer(hf.models.BPE())
-    # Texts come with their leading space (see `mm.tokenizers.text`): the library must not add one of its own.
-    bpe.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = hf.decoders.ByteLevel()
-    alphabet = sorted(hf.pre_tokenizers.ByteLevel.alphabet())
+    bpe = text.byte_level(hf.models.BPE())
     trainer = hf.trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=alphabet, show_progress=False
+        vocab_size=size, initial_alphabet=text.ALPHABET, show_progress=False
     )
     texts = (" " + t for t in sorted(counts) for _ in range(counts[t]))
     bpe.train_from_iterator(texts, trainer)
     return bpe
 
 
-class VocabularyTask:
-    """See `mm.tasks.Task`."""
+class Stepless:
+    """What tasks share that learn all they learn when they export. See `mm.tasks.Task`."""
 
     weights: Mapping[str, float] = {}
 
-    def __init__(self, settings: TrainVocabulary, data: Any):
+    def __init__(self, settings: Any, data: Any):
         self.settings, self.data = settings, data
 
     def init(self, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -88,6 +84,10 @@ class VocabularyTask:
     def loss(self, params: Any, buffers: Any, batch: Any, key: jax.Array) -> tuple[Terms, Any]:
         """No terms."""
         return {}, buffers
+
+
+class VocabularyTask(Stepless):
+    """The task of one text modality's vocabulary."""
 
     def export(self, params: Any, buffers: Any, folder: Path) -> Path:
         """Trains the vocabulary on all training texts and writes `folder`/`column`.safetensors.

@@ -5,6 +5,7 @@ import numpy as np
 from etils.epath import Path
 
 from mm.errors import UserError
+from mm.tokenizers import files
 from mm.tokenizers.files import existing_file
 
 
@@ -51,3 +52,15 @@ def write_array(raw: np.ndarray, stem: Path) -> Path:
     with path.open("wb") as f:
         np.save(f, raw, allow_pickle=False)
     return path
+
+
+def read_picture_or_array(path: Path, row: jax.ShapeDtypeStruct, channels: int) -> np.ndarray:
+    """A picture, cut to the form of a row of pixels (uint8), or the .npy array of what is none. Raises UserError: as they do."""
+    if row.dtype != np.uint8:
+        return read_array(path, row)
+    return files.fitted(files.open_picture(path), row.shape[:2], channels)
+
+
+def write_picture_or_array(raw: np.ndarray, stem: Path) -> Path:
+    """A row of pixels (uint8) -> a PNG, any other -> an .npy; returns its path."""
+    return (files.write_picture if raw.dtype == np.uint8 else write_array)(raw, stem)

@@ -16,7 +16,7 @@ from mm.errors import UserError
 from mm.models.convolutions import ConvDecoder, ConvEncoder, check_sides
 from mm.space import Grid
 from mm.tasks import Terms
-from mm.tokenizers import arrays, files, measures
+from mm.tokenizers import arrays, measures
 
 ROWS = {"pixels": np.uint8, "values": np.float32}
 
@@ -72,17 +72,34 @@ class ConvAutoencoder:
 
     def read_file(self, path: Path) -> np.ndarray:
         """A picture, cut to the row's form, or the .npy array of what is none. Raises UserError: as they do."""
-        if self.rows != "pixels":
-            return arrays.read_array(path, self.row)
-        return files.fitted(files.open_picture(path), (self.height, self.width), self.channels)
+        return arrays.read_picture_or_array(path, self.row, self.channels)
 
     def write_file(self, raw: np.ndarray, stem: Path) -> Path:
         """A row -> a PNG, or an .npy of what is no picture; returns its path."""
-        return (files.write_picture if self.rows == "pixels" else arrays.write_array)(raw, stem)
+        return arrays.write_picture_or_array(raw, stem)
 
 
-class ConvImageNetwork(nnx.Module):
-    """See `mm.tokenizers.autoencoder.Network`. Rows are float32[B, H, W, C]: pixels in [-1, 1], values standardised."""
+class PictureNetwork(nnx.Module):
+    """What networks of pictures and of videos do with rows float32[B, ..., C]: pixels in [-1, 1], values standardised."""
+
+    settings: Any
+
+    def prepare(self, raw: jax.Array) -> jax.Array:
+        """Raw rows -> float32[B, ..., C], also where one channel has no axis."""
+        channels = self.settings.channels
+        return scaled(raw if channels > 1 else raw[..., None], self.settings)
+
+    def terms(self, out: jax.Array, x: jax.Array) -> Terms:
+        """See `picture_terms`."""
+        return picture_terms(out, x, self.settings)
+
+    def render(self, out: jax.Array) -> jax.Array:
+        """`decode`'s output -> raw rows."""
+        return unscaled(out, self.settings).reshape(-1, *self.settings.row.shape)
+
+
+class ConvImageNetwork(PictureNetwork):
+    """See `mm.tokenizers.autoencoder.Network`. Rows are float32[B, H, W, C]."""
 
     def __init__(self, settings: ConvAutoencoder, *, rngs: nnx.Rngs):
         s = settings
@@ -94,10 +111,6 @@ class ConvImageNetwork(nnx.Module):
         self.encoder = ConvEncoder(s.channels, s.latent, **kind)
         self.decoder = ConvDecoder(s.latent, s.channels, **kind)
 
-    def prepare(self, raw: jax.Array) -> jax.Array:
-        """Raw rows -> float32[B, H, W, C]."""
-        return scaled(raw.reshape(*raw.shape[:3], -1), self.settings)
-
     def encode(self, x: jax.Array) -> jax.Array:
         """Prepared rows -> latents float32[B, h * w, latent]."""
         return self.encoder(x[:, None]).reshape(len(x), -1, self.settings.latent)
@@ -106,14 +119,6 @@ class ConvImageNetwork(nnx.Module):
         """Codes' vectors float32[B, h * w, latent] -> float32[B, H, W, C]."""
         grid = self.settings.grid
         return self.decoder(vectors_bnd.reshape(-1, 1, grid.h, grid.w, self.settings.latent))[:, 0]
-
-    def terms(self, out: jax.Array, x: jax.Array) -> Terms:
-        """`reconstruction`: squared error, `absolute`: its root, both of what the network sees. See `picture_terms`."""
-        return picture_terms(out, x, self.settings)
-
-    def render(self, out: jax.Array) -> jax.Array:
-        """`decode`'s output -> raw rows."""
-        return unscaled(out, self.settings).reshape(-1, *self.settings.row.shape)
 
 
 def check_values(rows: str, channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:

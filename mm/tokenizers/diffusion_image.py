@@ -15,7 +15,7 @@ from mm.models.convolutions import ConvBlock, ConvEncoder, FrameNorm, SpaceTimeC
 from mm.models.layers import Linear, sincos_1d
 from mm.tasks import Terms
 from mm.tokenizers import diffusion
-from mm.tokenizers.conv_image import ConvAutoencoder, picture_terms, scaled, unscaled
+from mm.tokenizers.conv_image import ConvAutoencoder, PictureNetwork
 
 TIMES = 1000  # waves of the time are those of so many places
 
@@ -40,7 +40,7 @@ class DiffusionAutoencoder(ConvAutoencoder):
         return DiffusionImageNetwork(self, rngs=rngs)
 
 
-class DiffusionImageNetwork(nnx.Module):
+class DiffusionImageNetwork(PictureNetwork):
     """See `mm.tokenizers.autoencoder.Network`. Rows are float32[B, H, W, C], as `ConvImageNetwork`'s."""
 
     def __init__(self, settings: DiffusionAutoencoder, *, rngs: nnx.Rngs):
@@ -51,10 +51,6 @@ class DiffusionImageNetwork(nnx.Module):
             groups=s.groups, rngs=rngs,
         )  # fmt: skip
         self.denoiser = Denoiser(s, rngs=rngs)
-
-    def prepare(self, raw: jax.Array) -> jax.Array:
-        """Raw rows -> float32[B, H, W, C]."""
-        return scaled(raw.reshape(*raw.shape[:3], -1), self.settings)
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Prepared rows -> latents float32[B, h * w, latent]."""
@@ -76,14 +72,6 @@ class DiffusionImageNetwork(nnx.Module):
         noise = jnp.broadcast_to(noise, (len(vectors_bnd), *noise.shape[1:]))
         velocity = lambda x_t, t: self.denoiser(x_t, t, vectors_bnd)
         return diffusion.ddim(velocity, noise, s.steps)
-
-    def terms(self, out: jax.Array, x: jax.Array) -> Terms:
-        """Metrics of what is decoded; see `picture_terms`."""
-        return picture_terms(out, x, self.settings)
-
-    def render(self, out: jax.Array) -> jax.Array:
-        """`decode`'s output -> raw rows."""
-        return unscaled(out, self.settings).reshape(-1, *self.settings.row.shape)
 
 
 class Denoiser(nnx.Module):

@@ -168,6 +168,11 @@ def of_labels(raw: np.ndarray, decoded: np.ndarray, labels: int) -> dict[str, fl
     }
 
 
+def of_numbers(raw: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]:
+    """`mae`: mean absolute difference of rows float[n, ...], in their unit."""
+    return {"mae": float(np.abs(raw - decoded).mean())}
+
+
 def of_pictures(raw: np.ndarray, decoded: np.ndarray, channels: int) -> dict[str, float | None]:
     """Means over rows [n, H, W, channels], where one channel has no axis.
 
@@ -175,7 +180,7 @@ def of_pictures(raw: np.ndarray, decoded: np.ndarray, channels: int) -> dict[str
     between the vectors of a place.
     """
     if np.issubdtype(raw.dtype, np.floating):
-        found: dict[str, float | None] = {"mae": float(np.abs(raw - decoded).mean())}
+        found = of_numbers(raw, decoded)
         return found | ({"cosine": averaged(cosine, raw, decoded)} if channels > 1 else {})
     if min(raw.shape[1:3]) < WINDOW:
         return {}

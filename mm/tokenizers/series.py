@@ -79,9 +79,9 @@ class SeriesAutoencoder:
     def build(self, rngs: nnx.Rngs) -> "SeriesNetwork":
         return SeriesNetwork(self, rngs=rngs)
 
-    def measures(self, raw: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
-        """`mae`, in the data's units."""
-        return {"mae": float(np.abs(raw - decoded).mean())}
+    def measures(self, raw: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]:
+        """See `measures.of_numbers`."""
+        return measures.of_numbers(raw, decoded)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -130,9 +130,9 @@ class PoseAutoencoder:
     def build(self, rngs: nnx.Rngs) -> "PoseNetwork":
         return PoseNetwork(self, rngs=rngs)
 
-    def measures(self, raw: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
-        """`mae`, in the data's units."""
-        return {"mae": float(np.abs(raw - decoded).mean())}
+    def measures(self, raw: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]:
+        """See `measures.of_numbers`."""
+        return measures.of_numbers(raw, decoded)
 
 
 class Standardised(nnx.Module):

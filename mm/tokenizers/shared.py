@@ -22,7 +22,7 @@ from mm import config
 from mm.errors import UserError, nearest
 from mm.tokenizers import wordpiece
 from mm.tokenizers.structured.form import Form
-from mm.tokenizers.text import HOLE, OPEN, TextTokenizer, text_of
+from mm.tokenizers.text import ALPHABET, HOLE, OPEN, TextTokenizer, byte_level, text_of
 
 KINDS = ("bpe", "wordpiece", "bytes")
 PLAIN = re.compile("[a-z]+")
@@ -45,11 +45,7 @@ def words_of(forms: Mapping[str, Form]) -> tuple[str, ...]:
 
 def of_bytes() -> hf.Tokenizer:
     """The 256 bytes, nothing learned."""
-    alphabet = sorted(hf.pre_tokenizers.ByteLevel.alphabet())
-    made = hf.Tokenizer(hf.models.BPE({c: i for i, c in enumerate(alphabet)}, []))
-    made.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = hf.decoders.ByteLevel()
-    return made
+    return byte_level(hf.models.BPE({c: i for i, c in enumerate(ALPHABET)}, []))
 
 
 def with_words(bpe: hf.Tokenizer, words: Iterable[str]) -> hf.Tokenizer:

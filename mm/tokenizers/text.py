@@ -18,7 +18,17 @@ from mm.space import Modality, Sequence, Vocabulary
 
 HOLE = "[MASK]"
 OPEN = "..."
+ALPHABET = sorted(hf.pre_tokenizers.ByteLevel.alphabet())
+"""The 256 bytes as byte-level vocabularies spell them, in the order of their ids."""
 FILE_LIMIT = 100_000  # bytes of a text file that are read at all
+
+
+def byte_level(model: Any) -> hf.Tokenizer:
+    """A vocabulary over the bytes of texts, which come with their leading space: the library adds none of its own."""
+    made = hf.Tokenizer(model)
+    made.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = hf.decoders.ByteLevel()
+    return made
 
 
 def to_bytes(tokenizer: hf.Tokenizer) -> np.ndarray:

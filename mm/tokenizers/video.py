@@ -17,9 +17,8 @@ from flax import nnx
 from mm.errors import UserError
 from mm.models.convolutions import ConvDecoder, ConvEncoder, check_sides
 from mm.space import Grid
-from mm.tasks import Terms
 from mm.tokenizers import measures
-from mm.tokenizers.conv_image import ROWS, check_values, picture_terms, scaled, unscaled
+from mm.tokenizers.conv_image import ROWS, PictureNetwork, check_values
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -83,7 +82,7 @@ class VideoAutoencoder:
     def measures(self, raw: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]:
         """Of pixels `psnr_frame_db`, the mean over frames; of values `mae`, in their unit."""
         if self.rows == "values":
-            return {"mae": float(np.abs(raw - decoded).mean())}
+            return measures.of_numbers(raw, decoded)
         per_frame = lambda a, b: measures.frame_psnr(a / 255, b / 255)
         return {"psnr_frame_db": measures.averaged(per_frame, raw, decoded)}
 
@@ -96,8 +95,8 @@ class VideoAutoencoder:
         return np.concatenate(list(row), axis=1)
 
 
-class VideoNetwork(nnx.Module):
-    """See `mm.tokenizers.autoencoder.Network`. Rows are float32[B, T, H, W, C]: pixels in [-1, 1], values standardised."""
+class VideoNetwork(PictureNetwork):
+    """See `mm.tokenizers.autoencoder.Network`. Rows are float32[B, T, H, W, C]; the term `psnr` is the mean over frames."""
 
     def __init__(self, settings: VideoAutoencoder, *, rngs: nnx.Rngs):
         s = settings
@@ -109,10 +108,6 @@ class VideoNetwork(nnx.Module):
         self.encoder = ConvEncoder(s.channels, s.latent, **kind)
         self.decoder = ConvDecoder(s.latent, s.channels, **kind)
 
-    def prepare(self, raw: jax.Array) -> jax.Array:
-        """Raw rows -> float32[B, T, H, W, C]."""
-        return scaled(raw.reshape(*raw.shape[:4], -1), self.settings)
-
     def encode(self, x: jax.Array) -> jax.Array:
         """Prepared rows -> latents float32[B, t * h * w, latent]."""
         return self.encoder(x).reshape(len(x), -1, self.settings.latent)
@@ -121,11 +116,3 @@ class VideoNetwork(nnx.Module):
         """Codes' vectors float32[B, t * h * w, latent] -> float32[B, T, H, W, C]."""
         grid = self.settings.grid
         return self.decoder(vectors_bnd.reshape(-1, grid.t, grid.h, grid.w, self.settings.latent))
-
-    def terms(self, out: jax.Array, x: jax.Array) -> Terms:
-        """See `mm.tokenizers.conv_image.picture_terms`; `psnr` is the mean over frames."""
-        return picture_terms(out, x, self.settings)
-
-    def render(self, out: jax.Array) -> jax.Array:
-        """`decode`'s output -> raw rows."""
-        return unscaled(out, self.settings).reshape(-1, *self.settings.row.shape)

@@ -20,7 +20,7 @@ from mm.errors import UserError
 from mm.models.layers import Block, LayerNorm, Linear, Mlp, run_stack, sincos_2d, stack
 from mm.space import Grid
 from mm.tasks import Terms
-from mm.tokenizers import arrays, files, measures
+from mm.tokenizers import arrays, measures
 from mm.tokenizers.memcodes import Projection, check_codes
 
 ROWS = {"pixels": np.uint8, "values": np.float32, "labels": np.int32, "mask": np.bool_}
@@ -153,16 +153,16 @@ class ViTAutoencoder:
 
         Raises UserError: as they do.
         """
-        if self.rows not in ("pixels", "mask"):
-            return arrays.read_array(path, self.row)
-        row = files.fitted(files.open_picture(path), (self.height, self.width), self.channels)
-        return row > 127 if self.rows == "mask" else row
+        if self.rows == "mask":
+            grey = jax.ShapeDtypeStruct(self.row.shape, np.uint8)
+            return arrays.read_picture_or_array(path, grey, self.channels) > 127
+        return arrays.read_picture_or_array(path, self.row, self.channels)
 
     def write_file(self, raw: np.ndarray, stem: Path) -> Path:
         """A row -> a PNG, or an .npy of what is no picture; returns its path."""
-        if self.rows == "mask":
-            return files.write_picture(np.uint8(255) * raw, stem)
-        return (files.write_picture if self.rows == "pixels" else arrays.write_array)(raw, stem)
+        return arrays.write_picture_or_array(
+            np.uint8(255) * raw if self.rows == "mask" else raw, stem
+        )
 
 
 class PostMlp(nnx.Module):

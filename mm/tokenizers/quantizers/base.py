@@ -134,8 +134,3 @@ def code_terms(ids: jax.Array, codes: int) -> Terms:
         "usage": (jnp.sum(uses > 0).astype(jnp.float32), jnp.float32(codes)),
         "perplexity": (jnp.exp(entropy), jnp.float32(1)),
     }
-
-
-def mean_terms(parts: list[Terms]) -> Terms:
-    """Terms of several quantizers as one's: sums and counts added up."""
-    return jax.tree.map(lambda *x: jnp.stack(x).sum(), *parts)

@@ -18,7 +18,6 @@ from mm.tokenizers.quantizers.base import (
     Quantized,
     Quantizer,
     code_terms,
-    mean_terms,
     straight_through,
 )
 from mm.tokenizers.quantizers.fsq import FSQ, digits, number
@@ -248,14 +247,12 @@ class ResidualFSQ(Quantizer):
 
     def lookup(self, buffers: Buffers, ids: jax.Array) -> jax.Array:
         """ids int32[..., m] (or fewer: the first) -> vectors float32[..., d]; no code adds nothing."""
-        size, levels = self.first.codes, np.array(self.levels)
+        size = self.first.codes
         total = jnp.zeros((*ids.shape[:-1], self.width))
         for i in range(ids.shape[-1]):
             local = ids[..., i] - i * size
             there = ((local >= 0) & (local < size))[..., None]
-            found = digits(local, self.levels)
-            middle = (found - levels // 2) if i == 0 else (found - (levels - 1) / 2)
-            total += jnp.where(there, middle * self.cell(i), 0.0)
+            total += jnp.where(there, self._offset(local, i), 0.0)
         return total
 
     def ids_of(self, buffers: Buffers, vectors: jax.Array) -> jax.Array:
@@ -265,10 +262,16 @@ class ResidualFSQ(Quantizer):
         for i in range(self.stages):
             cells = left / self.cell(i)
             middle = jnp.round(cells) + levels // 2 if i == 0 else jnp.floor(cells + levels / 2)
-            ids.append(number(middle, self.levels) + i * size)
-            done = digits(ids[-1] - i * size, self.levels)
-            left = left - (done - (levels // 2 if i == 0 else (levels - 1) / 2)) * self.cell(i)
+            local = number(middle, self.levels)
+            ids.append(local + i * size)
+            left = left - self._offset(local, i)
         return jnp.stack(ids, -1)
+
+    def _offset(self, local: jax.Array, i: int) -> jax.Array:
+        """What stage i adds to a vector: its ids, counted from 0, int32[...] -> float32[..., d]."""
+        levels = np.array(self.levels)
+        middle = levels // 2 if i == 0 else (levels - 1) / 2
+        return (digits(local, self.levels) - middle) * self.cell(i)
 
     def table(self, buffers: Buffers) -> jax.Array:
         """Every code's share of a vector, float32[codes, d]."""
@@ -299,18 +302,14 @@ def kept_stages(shape: tuple[int, ...], stages: int, dropout: float, key: jax.Ar
 
 def updated(one: Quantizer, buffers: Buffers, quantized: Quantized, key: jax.Array) -> Buffers:
     """Buffers of m quantizers of a kind, each moved by its own ids and latents."""
-    m = quantized.ids.shape[-1]
-    if not buffers:
-        return buffers
-    return jax.vmap(one.update)(buffers, _stacked(one, quantized), jax.random.split(key, m))
+    keys = jax.random.split(key, quantized.ids.shape[-1])
+    return jax.vmap(one.update)(buffers, _stacked(one, quantized), keys)
 
 
 def terms_of(one: Quantizer, buffers: Buffers, quantized: Quantized) -> Terms:
     """Terms of m quantizers of a kind, added up."""
-    each = _stacked(one, quantized)
-    return mean_terms(
-        [one.terms(one_of(buffers, i), one_of(each, i)) for i in range(quantized.ids.shape[-1])]
-    )
+    each = jax.vmap(one.terms)(buffers, _stacked(one, quantized))
+    return jax.tree.map(lambda x: x.sum(0), each)
 
 
 def _stacked(one: Quantizer, quantized: Quantized) -> Quantized:
